@@ -1,0 +1,212 @@
+"""Runs on disk: weights in safetensors, the rest in JSON. Nothing is pickled, and nothing is ever half written."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from .errors import UserError
+from .model import MiniCLIP, ModelConfig
+from .tokenizer import WordTokenizer
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"  # those that come with the course
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run was started with: `config.json`."""
+
+    dataset: str
+    preset: str
+    seed: int
+    model: ModelConfig
+    recipe: dict[str, Any]
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...]
+    vocabulary: tuple[str, ...]
+    context_length: int
+
+
+@dataclass
+class Run:
+    """A trained model and what it takes to use it. `metrics` is None until training has ended."""
+
+    model: MiniCLIP
+    tokenizer: WordTokenizer
+    config: RunConfig
+    metrics: dict[str, Any] | None = None
+
+
+def new_run(config: RunConfig) -> Run:
+    """A run with untrained weights, drawn from torch's global random numbers."""
+    tokenizer = WordTokenizer(config.vocabulary, config.context_length)
+    return Run(MiniCLIP(config.model, len(tokenizer), config.context_length), tokenizer, config)
+
+
+def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
+    """Loads a run, ready to use: in evaluation mode, on `device`.
+
+    Args:
+        run: "shapes" or "cifar10" for the weights that come with the course, or a folder that training wrote,
+            finished or not.
+
+    Raises:
+        UserError: the folder holds no run, or a damaged one, or weights of another config.
+    """
+    bundled = WEIGHTS_FOLDER / str(run)
+    folder = bundled if str(run) in bundled_runs() else Path(run).expanduser()
+    config = read_config(folder)
+    try:
+        loaded = new_run(config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{str(folder / 'config.json')!r} does not describe a model ({error})") from error
+    weights = folder / "model.safetensors"
+    if weights.exists():
+        tensors = read_tensors(weights)
+    else:
+        weights = folder / "checkpoint.safetensors"
+        tensors = _under("model.", read_tensors(weights))
+    load_weights(loaded.model, tensors, weights)
+    if (folder / "metrics.json").exists():
+        loaded.metrics = read_json(folder / "metrics.json")
+    loaded.model.to(device).eval()
+    return loaded
+
+
+def bundled_runs() -> list[str]:
+    """The names of the weights that come with the course."""
+    return sorted(folder.name for folder in WEIGHTS_FOLDER.iterdir() if folder.is_dir())
+
+
+def save_model(model: MiniCLIP, folder: Path) -> None:
+    """Writes `model.safetensors`."""
+    write_file(folder / "model.safetensors", safetensors.torch.save(_contiguous(model.state_dict())))
+
+
+def save_checkpoint(model: MiniCLIP, optimizer: torch.optim.Optimizer, folder: Path, progress: dict[str, Any]) -> None:
+    """Writes `checkpoint.safetensors`: weights, optimizer state and progress in one file, so that they always agree."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+    metadata = {"progress": json.dumps(progress)}
+    write_file(folder / "checkpoint.safetensors", safetensors.torch.save(_contiguous(tensors), metadata))
+
+
+def load_checkpoint(model: MiniCLIP, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
+    """Puts model and optimizer back to where `save_checkpoint` left them.
+
+    Returns:
+        the progress that was saved.
+    """
+    path = folder / "checkpoint.safetensors"
+    tensors = read_tensors(path)
+    load_weights(model, _under("model.", tensors), path)
+    for name, parameter in model.named_parameters():
+        for key in {name.split(".")[1] for name in tensors if name.startswith("optimizer.")}:
+            value = tensors[f"optimizer.{key}.{name}"]
+            if value.shape == parameter.shape:  # in the parameter's own memory order, for the same sums bit for bit
+                value = torch.empty_like(parameter).copy_(value)
+            optimizer.state[parameter][key] = value
+    with safetensors.safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["progress"])
+
+
+def load_weights(model: MiniCLIP, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copies tensors into the model.
+
+    Raises:
+        UserError: a name is missing or not known, or a shape differs; it is named.
+    """
+    own = model.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        if name not in tensors or name not in own:
+            problem = "lacks" if name not in tensors else "has, but the config does not know,"
+            raise UserError(f"{str(path)!r} {problem} the weights {name!r}: it belongs to another config.json")
+        if own[name].shape != tensors[name].shape:
+            raise UserError(
+                f"{str(path)!r} has {name!r} in shape {tuple(tensors[name].shape)}, and the config wants "
+                f"{tuple(own[name].shape)}: it belongs to another config.json"
+            )
+    model.load_state_dict(tensors)
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    """Writes `config.json`."""
+    write_json(folder / "config.json", asdict(config))
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Reads `config.json`."""
+    if not folder.is_dir():
+        raise UserError(f"there is no run {str(folder)!r}: name a folder that training wrote, or one of {bundled_runs()}")
+    raw = read_json(folder / "config.json")
+    try:
+        return RunConfig(**_tuples(raw) | {"model": ModelConfig(**_tuples(raw["model"]))})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{str(folder / 'config.json')!r} is not the config of a run ({error})") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file. A pickle, or half a file, is refused unread."""
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"there are no weights {str(path)!r}: the run has not finished its first epoch") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{str(path)!r} is not a whole safetensors file ({error}): train again or restore it") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {str(path)!r}: {str(path.parent)!r} is not the folder of a run") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(path)!r} cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{str(path)!r} must hold one JSON object")
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object."""
+    write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replaces a file in one step: after a crash or on a full disk the old file is still there, whole.
+
+    Raises:
+        UserError: the disk is full, or the folder may not be written to.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {str(path)!r} ({error.strerror}): the file that was there is kept") from error
+
+
+def _tuples(content: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows only lists."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}

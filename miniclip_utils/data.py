@@ -1,0 +1,291 @@
+"""Datasets of images and captions, and the loader that turns them into batches."""
+
+import csv
+import hashlib
+import io
+import os
+import tarfile
+import urllib.error
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from .errors import UserError
+from .image_files import ImageFiles, listing, read_images
+from .prompts import TEMPLATES
+from .shapes import CLASS_NAMES, IMAGE_SIZE, SPLITS, make_shapes
+
+# The channel means and deviations that CLIP normalises its images with (openai/CLIP, clip.py).
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class ImageTextDataset:
+    """Images and what they show.
+
+    Attributes:
+        images: uint8 (N, 3, H, W).
+        labels: int64 (N,), indices into `class_names`.
+        class_names: the distinct things an image can show, of all splits.
+        templates: what makes captions of the names; ("{}",) where each name already is a whole caption.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    templates: tuple[str, ...] = TEMPLATES
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_dataset(
+    source: str | Path, split: str = "train", image_size: int = 32, seed: int = 0, skip_bad_images: bool = False
+) -> ImageTextDataset:
+    """Loads one split of a dataset into memory.
+
+    Args:
+        source: "shapes"; "cifar10"; or the path of a folder or archive (.tar, .tar.gz, .tar.xz, .zip) with
+
+            - class-named folders of images, below `train/`, `test/` and perhaps `validation/`, or without these; or
+            - images and a `captions.csv` with the columns `file` and `caption`.
+
+            What has no test split gives a tenth of each class for it, what has no validation split a twentieth.
+        split: "train", "validation" or "test"; of the shapes also "held_out", the pairs that are never trained.
+        image_size: height and width that the images of a folder or archive are brought to.
+        seed: draws the shapes, and picks the images of a split that the source lacks.
+        skip_bad_images: leave out files that are not whole images, with a warning that names them.
+
+    Raises:
+        UserError: what is wrong with the source, and where.
+    """
+    known = SPLITS if source == "shapes" else ("train", "validation", "test")
+    if split not in known:
+        raise UserError(f"{str(source)!r} has no split {split!r}: choose one of {', '.join(known)}")
+    if source == "shapes":
+        if image_size != IMAGE_SIZE:
+            raise UserError(f"the shapes are drawn at {IMAGE_SIZE} pixels: this model wants {image_size}")
+        return ImageTextDataset(*make_shapes(split, seed), CLASS_NAMES)
+    if source == "cifar10":
+        return _load_cifar10(split, image_size, seed)
+    files = ImageFiles(source)
+    captions = [name for name in files.files if PurePosixPath(name).name == "captions.csv"]
+    splits, class_names = _captioned_splits(files, captions[0], seed) if captions else _class_folder_splits(files, seed)
+    if not splits[split]:
+        raise UserError(f"{str(source)!r} has too few images for a {split} split: give it at least three of each class")
+    names = list(dict.fromkeys(name for name, _ in splits[split]))  # an image with several captions is read once
+    images, kept = read_images(files, names, image_size, skip_bad_images)
+    row = {names[index]: row for row, index in enumerate(kept)}
+    rows, labels = torch.tensor([(row[name], label) for name, label in splits[split] if name in row]).unbind(1)
+    return ImageTextDataset(images[rows], labels, class_names, ("{}",) if captions else TEMPLATES)
+
+
+Pairs = list[tuple[str, int]]  # file name, label
+
+
+def _class_folder_splits(files: ImageFiles, seed: int) -> tuple[dict[str, Pairs], tuple[str, ...]]:
+    """Sorts class-named folders into splits: {"train": [(file, label), …], …} and the class names."""
+    where = str(files.path)
+    paths = [PurePosixPath(name).parts for name in files.files]
+    folders = [PurePosixPath(name).parts for name in files.folders]
+    aliases = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
+    # An archive often holds everything in one folder named after itself.
+    skip = 1 if len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths) else 0
+    if skip and paths[0][0] in aliases:
+        skip = 0
+    has_splits = any(path[skip] in aliases for path in paths if len(path) > skip + 1)
+    class_at = skip + 1 if has_splits else skip
+
+    found: dict[tuple[str, str], list[str]] = {
+        (aliases.get(folder[skip], "") if has_splits else "train", folder[class_at]): []
+        for folder in folders
+        if len(folder) == class_at + 1
+    }
+    for name, path in zip(files.files, paths, strict=True):
+        if len(path) > class_at + 1:
+            split = aliases.get(path[skip], "") if has_splits else "train"
+            found.setdefault((split, path[class_at]), []).append(name)
+    found = {key: sorted(names) for key, names in found.items() if key[0]}
+    if not found:
+        raise UserError(f"{where!r} holds no class-named folders of images and no captions.csv: it needs one of them")
+    empty = sorted(f"{split}/{name}" if has_splits else name for (split, name), names in found.items() if not names)
+    if empty:
+        raise UserError(f"{where!r} has class folders without images: {listing(empty)}. Fill or remove them")
+
+    classes = sorted({name for split, name in found if split == "train"})
+    untrained = sorted({name for _, name in found} - set(classes))
+    if untrained:
+        raise UserError(f"{where!r} has classes without training images: {listing(untrained)}. Add them to train/")
+    present = {split for split, _ in found}
+    splits: dict[str, Pairs] = {"train": [], "validation": [], "test": []}
+    generator = torch.Generator().manual_seed(seed)
+    for label, name in enumerate(classes):
+        train = found["train", name]
+        order = torch.randperm(len(train), generator=generator).tolist()
+        for split, share in (("test", 0.1), ("validation", 0.05)):
+            if split in present:
+                splits[split] += [(file, label) for file in found.get((split, name), [])]
+            elif len(train) >= 3:
+                taken = [order.pop() for _ in range(max(1, round(share * len(train))))]
+                splits[split] += [(train[index], label) for index in sorted(taken)]
+        splits["train"] += [(train[index], label) for index in sorted(order)]
+    return splits, tuple(name.replace("_", " ") for name in classes)
+
+
+def _captioned_splits(files: ImageFiles, csv_name: str, seed: int) -> tuple[dict[str, Pairs], tuple[str, ...]]:
+    """Splits the images of a captions.csv; the captions of one image stay together."""
+    where = f"{csv_name!r} in {str(files.path)!r}"
+    try:
+        with files.open(csv_name) as file:
+            rows = list(csv.DictReader(io.StringIO(file.read().decode("utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{where} cannot be read ({error}): save it as UTF-8 text with commas") from error
+    if not rows or not {"file", "caption"} <= set(rows[0]):
+        raise UserError(f"{where} must have a first line 'file,caption' and then a line for each pair")
+    known = set(files.files)
+    folder = PurePosixPath(csv_name).parent
+    pairs = []
+    for line, row in enumerate(rows, start=2):
+        name, caption = str(folder / (row["file"] or "").strip()), (row["caption"] or "").strip()
+        if not caption:
+            raise UserError(f"{where}, line {line}: the caption of {row['file']!r} is empty")
+        if name not in known:
+            raise UserError(f"{where}, line {line}: there is no file {row['file']!r} beside it")
+        pairs.append((name, caption))
+    class_names = tuple(sorted({caption for _, caption in pairs}))
+    label = {caption: index for index, caption in enumerate(class_names)}
+    names = sorted({name for name, _ in pairs})
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
+    tests, validations = (max(1, round(share * len(names))) if len(names) >= 3 else 0 for share in (0.1, 0.05))
+    chosen = {"test": order[:tests], "validation": order[tests : tests + validations], "train": order[tests + validations :]}
+    split_of = {names[index]: split for split, indices in chosen.items() for index in indices}
+    splits: dict[str, Pairs] = {split: [] for split in chosen}
+    for name, caption in pairs:
+        splits[split_of[name]].append((name, label[caption]))
+    return splits, class_names
+
+
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # the version without pickles
+CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+
+
+def data_folder() -> Path:
+    """Where downloads are kept for all lessons: $MINICLIP_DATA, or else ~/.cache/miniclip."""
+    return Path(os.environ.get("MINICLIP_DATA") or Path.home() / ".cache" / "miniclip")
+
+
+def _download_cifar10() -> Path:
+    """The CIFAR-10 archive, downloaded once however many processes ask for it, and checked by its hash."""
+    archive = data_folder() / "cifar-10-binary.tar.gz"
+    try:
+        if not archive.exists():
+            archive.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{archive}.lock"):
+                if not archive.exists():
+                    torch.hub.download_url_to_file(CIFAR10_URL, str(archive), hash_prefix=CIFAR10_SHA256)
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != CIFAR10_SHA256:
+            raise UserError(f"{str(archive)!r} is damaged: delete it, and it will be downloaded again")
+    except (urllib.error.URLError, ConnectionError, TimeoutError, RuntimeError) as error:
+        raise UserError(
+            f"CIFAR-10 could not be downloaded ({error}): use the dataset 'shapes', which needs no download, "
+            f"or put {CIFAR10_URL} into {str(archive.parent)!r} yourself"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot use the data folder ({error}): set MINICLIP_DATA to one that you can write") from error
+    return archive
+
+
+def _load_cifar10(split: str, image_size: int, seed: int) -> ImageTextDataset:
+    """CIFAR-10 (Krizhevsky 2009); a twentieth of each class of its training images is the validation split."""
+    if image_size != 32:
+        raise UserError(f"the images of CIFAR-10 are 32 pixels wide: this model wants {image_size}")
+    with tarfile.open(_download_cifar10()) as archive:
+        members = {PurePosixPath(member.name).name: member for member in archive}
+        names = archive.extractfile(members["batches.meta.txt"]).read().decode().split()  # type: ignore[union-attr]
+        parts = ["test_batch.bin"] if split == "test" else [f"data_batch_{number}.bin" for number in range(1, 6)]
+        raw = b"".join(archive.extractfile(members[part]).read() for part in parts)  # type: ignore[union-attr]
+    records = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(-1, 1 + 3 * 32 * 32).copy())
+    labels, images = records[:, 0].long(), records[:, 1:].reshape(-1, 3, 32, 32)
+    if split != "test":
+        generator = torch.Generator().manual_seed(seed)
+        is_validation = torch.zeros(len(labels), dtype=torch.bool)
+        for label in range(len(names)):
+            (members_of_class,) = torch.where(labels == label)
+            order = torch.randperm(len(members_of_class), generator=generator)
+            is_validation[members_of_class[order[: len(order) // 20]]] = True
+        chosen = is_validation if split == "validation" else ~is_validation
+        images, labels = images[chosen], labels[chosen]
+    return ImageTextDataset(images, labels, tuple(names))
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8 images (N, 3, H, W) → what the model takes: float, each channel with about zero mean and unit deviation."""
+    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    return (images / 255 - mean) / std
+
+
+def augment(images: Tensor, flip: bool, shift: int) -> Tensor:
+    """Moves each image by up to `shift` pixels either way, and mirrors half of them if `flip`.
+
+    Pixels that move in from outside are reflected ones. Flips and moves are one look-up of rows and columns,
+    for the whole batch, on the device that holds it.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+
+    Returns:
+        uint8 (N, 3, H, W), in channels-last memory order.
+    """
+    n, _, height, width = images.shape
+    device = images.device
+    offsets = torch.randint(-shift, shift + 1, (2, n, 1), device=device)
+    rows = _reflect(torch.arange(height, device=device) + offsets[0], height)  # (N, H)
+    columns = _reflect(torch.arange(width, device=device) + offsets[1], width)  # (N, W)
+    if flip:
+        mirrored = torch.rand(n, 1, device=device) < 0.5
+        columns = torch.where(mirrored, width - 1 - columns, columns)
+    image = torch.arange(n, device=device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]  # (N, H, W, 3)
+    return moved.permute(0, 3, 1, 2)
+
+
+def _reflect(index: Tensor, length: int) -> Tensor:
+    """Brings indices that run past either end back inside, as in a mirror: −1 → 1, length → length − 2."""
+    return (length - 1) - ((length - 1) - index.abs()).abs()
+
+
+class BatchLoader:
+    """Shuffled batches of a dataset that stays on the device as uint8 bytes.
+
+    A quarter of the memory of floats, no copies from the CPU, no worker processes. The order and the augmentation
+    come from torch's global random numbers: `torch.manual_seed` before an epoch fixes both.
+
+    Args:
+        dataset: what to draw from.
+        batch_size: pairs in a batch; the last, smaller batch of an epoch is dropped, since its loss would not compare.
+        device: where batches are made.
+        flip, shift: see `augment`.
+    """
+
+    def __init__(self, dataset: ImageTextDataset, batch_size: int, device: torch.device, flip: bool, shift: int):
+        # Channels-last memory keeps the three bytes of a pixel together, which `augment` then reads in one go.
+        self.images = dataset.images.to(device, memory_format=torch.channels_last)
+        self.labels = dataset.labels.to(device)
+        self.batch_size = min(batch_size, len(dataset))
+        self.flip, self.shift = flip, shift
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields normalised images (B, 3, H, W) and labels (B,)."""
+        order = torch.randperm(len(self.images), device=self.images.device)
+        for batch in order.split(self.batch_size)[: len(self)]:
+            yield normalize(augment(self.images[batch], self.flip, self.shift)), self.labels[batch]

@@ -1,0 +1,45 @@
+"""Which hardware there is, and what it is good at."""
+
+import platform
+from collections.abc import Callable
+
+import torch
+
+from .errors import UserError
+
+
+def fastest_device() -> str:
+    """The fastest kind of device that this machine has."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def find_device(name: str | None = None) -> torch.device:
+    """A device that works: the named one, or the fastest.
+
+    Raises:
+        UserError: torch does not know it, or this machine does not have it.
+    """
+    try:
+        device = torch.device(name or fastest_device())
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the device {name!r} cannot be used here ({reason}): try {fastest_device()!r}") from error
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """What to call the hardware in a report."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices faster than float32 ones. A CPU that has to emulate it is slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities: Callable[[], dict[str, bool]] = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions
+    return device.type == "cpu" and capabilities().get("avx512_bf16", False)

@@ -1,0 +1,52 @@
+"""What to paste into a bug report: `python -m miniclip_utils.doctor`. It only prints, and sends nothing anywhere."""
+
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .checkpoint import bundled_runs, load_run
+from .data import data_folder
+from .device import device_name, find_device, has_fast_bfloat16
+from .errors import run_command
+
+PACKAGES = ("miniclip-utils", "torch", "torchvision", "numpy", "pillow", "matplotlib", "jupyterlab", "ipywidgets", "nbval")
+
+
+def report() -> list[tuple[str, str]]:
+    """What was found, as pairs of a topic and a finding."""
+    device = find_device()
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    archive = data_folder() / "cifar-10-binary.tar.gz"
+    findings = [
+        ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
+        (
+            "Python",
+            f"{platform.python_version()}, {'in a virtual environment' if sys.prefix != sys.base_prefix else 'system'}",
+        ),
+        *((package, package_version(package)) for package in PACKAGES),
+        ("device", device_name(device)),
+        ("mixed precision", "bfloat16" if has_fast_bfloat16(device) else "off: this hardware gains nothing by it"),
+        ("CIFAR-10", str(archive) if archive.exists() else f"not downloaded; it would go to {archive.parent}"),
+        ("free disk", f"{free:.1f} GB"),
+    ]
+    for name in bundled_runs():
+        findings.append((f"weights {name!r}", f"top-1 {(load_run(name).metrics or {}).get('top1', float('nan')):.3f}"))
+    return findings
+
+
+def package_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def main() -> None:
+    for topic, finding in report():
+        print(f"{topic:18} {finding}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,93 @@
+"""The image towers: from pixels to one vector for each image."""
+
+import torch
+from torch import Tensor, nn
+
+from .transformer import EncoderBlock
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions whose result is added to a shortcut of the input (He et al. 2015, §3.2).
+
+    Args:
+        in_channels, out_channels: channels of the input and of the output.
+        stride: 2 halves height and width, 1 keeps them.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
+        super().__init__()
+        self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.norm_1 = nn.BatchNorm2d(out_channels)
+        self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm_2 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual = self.norm_1(self.conv_1(x)).relu()
+        residual = self.norm_2(self.conv_2(residual))
+        return (residual + self.shortcut(x)).relu()
+
+
+class ResNet(nn.Module):
+    """A residual network for small images: a 3×3 stem, stages of residual blocks, the mean over all places.
+
+    Args:
+        widths: channels of each stage; each stage after the first halves height and width.
+        blocks: residual blocks of each stage.
+    """
+
+    def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...]):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
+        stages = []
+        channels = widths[0]
+        for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True)):
+            layers = []
+            for block in range(depth):
+                layers.append(ResidualBlock(channels, width, stride=2 if stage > 0 and block == 0 else 1))
+                channels = width
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.Sequential(*stages)
+        self.width = channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) of any size → image features (N, widths[-1])."""
+        return self.stages(self.stem(images)).mean(dim=(2, 3))
+
+
+class VisionTransformer(nn.Module):
+    """CLIP's Vision Transformer: patches as tokens, a class token in front, its output as the feature (paper §2.4).
+
+    Args:
+        image_size: height and width of the images in pixels; a multiple of `patch_size`.
+        patch_size: height and width of a patch.
+        width: length of each token's vector, and of the feature.
+        layers: encoder blocks.
+        num_heads: attention heads in each block.
+    """
+
+    def __init__(self, image_size: int, patch_size: int, width: int, layers: int, num_heads: int):
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
+        self.width = width
+        self.patch_embedding = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+        self.class_token = nn.Parameter(torch.randn(width) * width**-0.5)
+        num_tokens = (image_size // patch_size) ** 2 + 1
+        self.positional_embedding = nn.Parameter(torch.randn(num_tokens, width) * width**-0.5)
+        self.norm_in = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(EncoderBlock(width, num_heads) for _ in range(layers))
+        self.norm_out = nn.LayerNorm(width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (N, 3, image_size, image_size) → image features (N, width)."""
+        x = self.patch_embedding(images).flatten(2).transpose(1, 2)  # (N, patches, width)
+        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)  # (N, 1 + patches, width)
+        x = self.norm_in(x + self.positional_embedding)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm_out(x[:, 0])

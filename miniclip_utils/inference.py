@@ -1,0 +1,173 @@
+"""Using a trained model: `python -m miniclip_utils.inference --run shapes IMAGE …`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checkpoint import Run, bundled_runs, load_run
+from .device import find_device
+from .errors import UserError, run_command
+from .evaluate import class_features, encode_images
+from .image_files import ImageFiles, read_image, read_images
+
+
+def classify(
+    run: Run, images: Tensor, labels: Sequence[str], templates: Sequence[str] | None = None, top: int = 5
+) -> list[list[dict[str, Any]]]:
+    """Names images by choosing among labels: the softmax over the labels of cosine times the learned scale.
+
+    Args:
+        images: uint8 (N, 3, image_size, image_size).
+        labels: two or more, in any words that the model has learned.
+        templates: an ensemble of them; without, the first template that the run was trained with.
+        top: how many labels to return for each image, at most.
+
+    Returns:
+        for each image its likeliest labels, each as {"label", "probability", "similarity"}.
+
+    Raises:
+        UserError: the labels are too few, empty, or read the same to this model; or a template has no `{}`.
+    """
+    templates = run.config.templates[:1] if templates is None else templates
+    check_labels(run, labels)
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(f"the template {template!r} has no place for the label: write {{}} where it goes")
+    similarity = encode_images(run.model, images) @ class_features(run.model, run.tokenizer, labels, templates).T
+    probability = (run.model.logit_scale.exp() * similarity).softmax(dim=1)
+    best = probability.topk(min(top, len(labels)), dim=1).indices
+    return [
+        [
+            {"label": labels[k], "probability": probability[row, k].item(), "similarity": similarity[row, k].item()}
+            for k in order
+        ]
+        for row, order in enumerate(best.tolist())
+    ]
+
+
+def check_labels(run: Run, labels: Sequence[str]) -> None:
+    """Refuses labels among which the model cannot choose."""
+    if len(labels) < 2:
+        raise UserError(f"the model chooses among labels, and needs at least two: there are {len(labels)}")
+    tokens: dict[tuple[int, ...], str] = {}
+    for label in labels:
+        if not label.strip():
+            raise UserError("a label is empty: name what the picture may show")
+        row = tuple(run.tokenizer(label)[0].tolist())
+        if row in tokens:
+            raise UserError(f"the labels {tokens[row]!r} and {label!r} read the same to this model: leave one out")
+        tokens[row] = label
+
+
+def search_images(run: Run, query: Tensor, images: Tensor, top: int = 5) -> list[tuple[int, float]]:
+    """The images most similar to a query, which may come from either tower.
+
+    Args:
+        query: L2-normalised feature (embed_dim,), of an image or of a text.
+        images: uint8 (N, 3, image_size, image_size).
+
+    Returns:
+        index and cosine of the best, best first.
+    """
+    similarity = encode_images(run.model, images) @ query
+    best = similarity.topk(min(top, len(images)))
+    return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def text_query(run: Run, text: str) -> Tensor:
+    """The L2-normalised feature (embed_dim,) of a text as it stands.
+
+    Raises:
+        UserError: the text is empty, or the model knows none of its words.
+    """
+    if not text.strip():
+        raise UserError("the text to look for is empty: describe a picture")
+    tokens = run.tokenizer(text)
+    with torch.inference_mode():
+        return F.normalize(run.model.encode_text(tokens.to(run.model.logit_scale.device)), dim=-1)[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m miniclip_utils.inference", description="Name images, or find them, with a trained mini-CLIP."
+    )
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files to name")
+    parser.add_argument("--run", required=True, help=f"folder of a run, or one of {', '.join(bundled_runs())}")
+    parser.add_argument("--labels", nargs="*", metavar="LABEL", help="names to choose among (default: the trained ones)")
+    parser.add_argument(
+        "--template", nargs="+", metavar="TEMPLATE", help="sentence with {} for the label; several make an ensemble"
+    )
+    parser.add_argument("--similar-to", metavar="IMAGE", help="find the images in --in that look like this one")
+    parser.add_argument("--find", metavar="TEXT", help="find the images in --in that this text describes")
+    parser.add_argument("--in", dest="folder", metavar="FOLDER", help="folder or archive of images to search")
+    parser.add_argument("--top", type=int, default=5, help="how many answers (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--device", default="cpu", help='"cpu", "cuda" or "mps" (default: cpu)')
+    options = parser.parse_args()
+
+    tasks = [bool(options.images), options.similar_to is not None, options.find is not None]
+    if sum(tasks) != 1:
+        raise UserError("say what to do with one of: image files to name, --similar-to IMAGE, --find TEXT")
+    if (options.folder is None) != bool(options.images):
+        raise UserError("--similar-to and --find search the images of --in FOLDER; image files are named without it")
+    if options.top < 1:
+        raise UserError(f"--top {options.top} leaves no answer: give it 1 or more")
+
+    run = load_run(options.run, find_device(options.device))
+    labels = run.config.class_names if options.labels is None else options.labels
+    unknown = run.tokenizer.unknown_words([*labels, *(options.template or []), options.find or ""])
+    unknown = [word for word in unknown if word not in "{}"]
+    if unknown:
+        print(f"note: {unknown_words_note(run, unknown)}", file=sys.stderr)
+    answer: dict[str, Any] = {"run": options.run, "unknown_words": unknown}
+    size = run.config.model.image_size
+    if options.images:
+        images = torch.stack([read_image(image, size) for image in options.images])
+        predictions = classify(run, images, labels, options.template, options.top)
+        answer["images"] = [
+            {"image": image, "predictions": best} for image, best in zip(options.images, predictions, strict=True)
+        ]
+    else:
+        if options.find is not None:
+            query = text_query(run, options.find)
+        else:
+            query = encode_images(run.model, read_image(options.similar_to, size)[None])[0]
+        files = ImageFiles(options.folder)
+        names = [name for name in sorted(files.files) if not is_same_file(files.path / name, options.similar_to)]
+        if not names:
+            raise UserError(f"there are no images to search in {options.folder!r}")
+        images, kept = read_images(files, names, size, skip_bad_images=True)
+        found = search_images(run, query, images, options.top)
+        answer["found"] = [{"image": str(files.path / names[kept[k]]), "similarity": cosine} for k, cosine in found]
+    print(json.dumps(answer, ensure_ascii=False) if options.json else as_text(answer))
+
+
+def is_same_file(path: Path, other: str | None) -> bool:
+    return other is not None and path.exists() and path.samefile(other)
+
+
+def unknown_words_note(run: Run, unknown: Sequence[str]) -> str:
+    """What to tell a user who asks in words that the model never saw."""
+    known = ", ".join(word for word in run.tokenizer.vocabulary if word.isalpha())
+    return f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it. It knows: {known}"
+
+
+def as_text(answer: dict[str, Any]) -> str:
+    """The answer for human readers."""
+    lines = []
+    for image in answer.get("images", []):
+        lines.append(f"{image['image']}:")
+        lines += [f"  {100 * best['probability']:5.1f}%  {best['label']}" for best in image["predictions"]]
+    lines += [f"  {found['similarity']:6.3f}  {found['image']}" for found in answer.get("found", [])]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,63 @@
+"""Contrastive losses. All take L2-normalised features (N, D) and the scale that multiplies their cosines."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
+    """CLIP's symmetric cross-entropy (paper figure 3): pair i is right, the N − 1 others are wrong.
+
+    Args:
+        image_features, text_features: (N, D), L2-normalised, row i of each from the same pair.
+        logit_scale: positive scalar, the inverse temperature (`model.logit_scale.exp()`).
+
+    Returns:
+        scalar; ln N for features that know nothing.
+    """
+    logits = logit_scale * image_features @ text_features.T  # (N, N)
+    targets = torch.arange(len(logits), device=logits.device)
+    image_to_text = F.cross_entropy(logits, targets)
+    text_to_image = F.cross_entropy(logits.T, targets)
+    return (image_to_text + text_to_image) / 2
+
+
+def multi_positive_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, labels: Tensor) -> Tensor:
+    """`clip_loss` for batches where several pairs say the same: every text of an image's class is right for it.
+
+    The target of each row is spread evenly over the pairs with its label (UniCL, Yang et al. 2022).
+
+    Args:
+        labels: int64 (N,), equal for pairs that mean the same.
+    """
+    logits = logit_scale * image_features @ text_features.T  # (N, N)
+    same = (labels[:, None] == labels[None, :]).to(logits.dtype)
+    targets = same / same.sum(dim=1, keepdim=True)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def loss_floor(labels: Tensor) -> Tensor:
+    """The least that `clip_loss` or `multi_positive_loss` can reach on a batch with these labels (N,): mean ln(copies).
+
+    A perfect model still cannot tell copies of one caption apart: a row with k copies costs ln k.
+    """
+    copies = (labels[:, None] == labels[None, :]).sum(dim=1)
+    return copies.float().log().mean()
+
+
+def siglip_loss(
+    image_features: Tensor, text_features: Tensor, logit_scale: Tensor, logit_bias: Tensor, labels: Tensor | None = None
+) -> Tensor:
+    """The sigmoid loss (SigLIP, Zhai et al. 2023): each of the N² cells is a yes-or-no question of its own.
+
+    Args:
+        logit_bias: scalar added to each logit; SigLIP starts it at −10, since most cells are "no".
+        labels: int64 (N,); cells of equal labels are "yes". Without labels only the diagonal is.
+
+    Returns:
+        scalar: the sum over all cells, divided by N.
+    """
+    logits = logit_scale * image_features @ text_features.T + logit_bias  # (N, N)
+    labels = torch.arange(len(logits), device=logits.device) if labels is None else labels
+    same = (labels[:, None] == labels[None, :]).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, same, reduction="sum") / len(logits)

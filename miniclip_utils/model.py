@@ -1,0 +1,112 @@
+"""MiniCLIP: two towers, two projections, one learned temperature."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .image_encoder import ResNet, VisionTransformer
+from .text_encoder import TextTransformer
+
+MAX_LOGIT_SCALE = math.log(100)  # the paper's cap, §2.5: "to prevent scaling the logits by more than 100"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that fixes the architecture, but for the vocabulary, which the data gives.
+
+    Args:
+        embed_dim: dimensions of the space that both towers are projected into.
+        image_size: height and width of the images in pixels.
+        image_tower: "resnet" (which reads `resnet_*`) or "vit" (which reads `vit_*`).
+        text_pooling: "cls" or "eos", see `TextTransformer`.
+    """
+
+    embed_dim: int = 128
+    image_size: int = 32
+    image_tower: str = "resnet"
+    resnet_widths: tuple[int, ...] = (32, 64, 128)
+    resnet_blocks: tuple[int, ...] = (1, 1, 1)
+    vit_patch_size: int = 4
+    vit_width: int = 128
+    vit_layers: int = 4
+    vit_num_heads: int = 4
+    text_width: int = 64
+    text_layers: int = 3
+    text_num_heads: int = 4
+    text_pooling: str = "cls"
+
+
+PRESETS = {
+    "small": ModelConfig(),
+    "medium": ModelConfig(resnet_widths=(64, 128, 256), resnet_blocks=(1, 1, 1)),
+    "vit-small": ModelConfig(image_tower="vit"),
+    "vit-b-32": ModelConfig(
+        embed_dim=512,
+        image_size=224,
+        image_tower="vit",
+        vit_patch_size=32,
+        vit_width=768,
+        vit_layers=12,
+        vit_num_heads=12,
+        text_width=512,
+        text_layers=12,
+        text_num_heads=8,
+        text_pooling="eos",
+    ),
+}
+
+
+class MiniCLIP(nn.Module):
+    """Contrastive Language–Image Pre-training (Radford et al. 2021, figure 3), with openai/CLIP's method names.
+
+    Args:
+        config: the architecture.
+        vocab_size: `len(tokenizer)`.
+        context_length: `tokenizer.context_length`.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, context_length: int):
+        super().__init__()
+        self.config = config
+        self.image_encoder: ResNet | VisionTransformer
+        if config.image_tower == "resnet":
+            self.image_encoder = ResNet(config.resnet_widths, config.resnet_blocks)
+        elif config.image_tower == "vit":
+            self.image_encoder = VisionTransformer(
+                config.image_size, config.vit_patch_size, config.vit_width, config.vit_layers, config.vit_num_heads
+            )
+        else:
+            raise ValueError(f"image_tower must be 'resnet' or 'vit', not {config.image_tower!r}")
+        self.text_encoder = TextTransformer(
+            vocab_size, context_length, config.text_width, config.text_layers, config.text_num_heads, config.text_pooling
+        )
+        self.image_projection = nn.Linear(self.image_encoder.width, config.embed_dim, bias=False)  # W_i
+        self.text_projection = nn.Linear(config.text_width, config.embed_dim, bias=False)  # W_t
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # t, the log of the inverse temperature
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised images (N, 3, image_size, image_size) → image features (N, embed_dim), of any length."""
+        return self.image_projection(self.image_encoder(images))
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Token numbers, int64 (N, L) → text features (N, embed_dim), of any length."""
+        return self.text_projection(self.text_encoder(tokens))
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Compares each of N images with each of M texts.
+
+        Returns:
+            logits_per_image (N, M) and logits_per_text (M, N): cosines times `logit_scale.exp()`.
+        """
+        image_features = F.normalize(self.encode_image(images), dim=-1)
+        text_features = F.normalize(self.encode_text(tokens), dim=-1)
+        logits_per_image = self.logit_scale.exp() * image_features @ text_features.T
+        return logits_per_image, logits_per_image.T
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        """Caps the scale at 100. Called after each step: a cap in `forward` would have no gradient above it."""
+        self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)

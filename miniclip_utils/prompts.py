@@ -1,0 +1,24 @@
+"""Caption templates: what turns a class name into a sentence (paper §3.1.4)."""
+
+from collections.abc import Sequence
+
+# Training draws one of these for each image, so that no wording becomes part of a class.
+TEMPLATES = (
+    "a photo of a {}.",
+    "a picture of a {}.",
+    "an image of the {}.",
+    "this is a {}.",
+    "here is the {}.",
+)
+
+# Never trained: known words in new orders, to measure what wording alone does.
+HELD_OUT_TEMPLATES = (
+    "a photo of the {}.",
+    "this is the picture of a {}.",
+    "here is an image of a {}.",
+)
+
+
+def fill(template: str, names: Sequence[str]) -> list[str]:
+    """Puts each name in the place of the template's `{}`. The article stays as it is, as in CLIP's own prompts."""
+    return [template.replace("{}", name) for name in names]

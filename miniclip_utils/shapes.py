@@ -1,0 +1,156 @@
+"""The embedded data: 32×32 scenes of one coloured shape, drawn from signed distance functions.
+
+A signed distance function (SDF) gives for each point the distance to an outline, negative inside. Thresholding
+it softly over one pixel draws the shape with a smooth edge. All scenes are drawn in float64 from uniform random
+numbers, so a seed gives the same uint8 pixels on every machine.
+
+Of the 64 colour–shape pairs, 16 never appear in training: a model that names them has learned what the words
+"red" and "star" mean apart, not which pictures go with "red star".
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+IMAGE_SIZE = 32
+
+# Seven colours of the Okabe–Ito palette, which colour-blind readers can tell apart, and black.
+# https://jfly.uni-koeln.de/color/
+COLORS = {
+    "black": (0, 0, 0),
+    "orange": (230, 159, 0),
+    "cyan": (86, 180, 233),
+    "green": (0, 158, 115),
+    "yellow": (240, 228, 66),
+    "blue": (0, 114, 178),
+    "red": (213, 94, 0),
+    "pink": (204, 121, 167),
+}
+SIZES = {"small": (4.5, 6.5), "large": (9.0, 11.5)}  # radius in pixels, from and to
+
+
+def circle(x: Tensor, y: Tensor) -> Tensor:
+    return torch.hypot(x, y) - 0.9
+
+
+def ring(x: Tensor, y: Tensor) -> Tensor:
+    return (torch.hypot(x, y) - 0.75).abs() - 0.22
+
+
+def square(x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(x.abs(), y.abs()) - 0.8
+
+
+def triangle(x: Tensor, y: Tensor) -> Tensor:
+    slanted = x.abs() * math.cos(math.pi / 6) - y * math.sin(math.pi / 6)
+    return torch.maximum(slanted, y) - 0.5
+
+
+def cross(x: Tensor, y: Tensor) -> Tensor:
+    x, y = x.abs(), y.abs()
+    return torch.maximum(torch.maximum(x, y) - 0.95, torch.minimum(x, y) - 0.3)
+
+
+def star(x: Tensor, y: Tensor) -> Tensor:
+    # Fold the plane into one tenth of a turn, where the outline is the line from an outer tip to an inner notch.
+    radius, turn = torch.hypot(x, y), torch.atan2(x, -y)
+    tenth = math.pi / 5
+    angle = (torch.remainder(turn + tenth, 2 * tenth) - tenth).abs()
+    notch_x, notch_y = 0.45 * math.cos(tenth), 0.45 * math.sin(tenth)
+    edge_x, edge_y = notch_x - 1.0, notch_y
+    along = radius * torch.cos(angle) - 1.0, radius * torch.sin(angle)
+    return (edge_x * along[1] - edge_y * along[0]) / -math.hypot(edge_x, edge_y)
+
+
+def heart(x: Tensor, y: Tensor) -> Tensor:
+    x = x.abs()
+    lobe = torch.hypot(x - 0.42, y + 0.3) - 0.5
+    point = torch.maximum((x + y - 0.62) * math.sqrt(0.5), -(y + 0.3))
+    return torch.minimum(lobe, point) + 0.02
+
+
+def moon(x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(torch.hypot(x, y) - 0.95, 0.78 - torch.hypot(x - 0.5, y))
+
+
+# Each takes points in units of the shape's radius, x to the right and y downwards.
+SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "circle": circle,
+    "ring": ring,
+    "square": square,
+    "triangle": triangle,
+    "cross": cross,
+    "star": star,
+    "heart": heart,
+    "moon": moon,
+}
+
+CLASS_NAMES = tuple(f"{size} {color} {shape}" for size in SIZES for color in COLORS for shape in SHAPES)
+
+
+def is_held_out(label: Tensor) -> Tensor:
+    """Whether a class is never trained: two shapes of each colour, and so two colours of each shape."""
+    color, shape = label // len(SHAPES) % len(COLORS), label % len(SHAPES)
+    return torch.isin((shape - color) % len(SHAPES), torch.tensor([0, 3]))
+
+
+SPLITS = {"train": 20_000, "validation": 2_000, "test": 2_000, "held_out": 2_000}
+
+
+def make_shapes(split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draws one split; the same split and seed give the same pixels on every machine.
+
+    Args:
+        split: "train", "validation" or "test", of the 96 trained classes; "held_out", of the 32 others.
+        seed: any integer; another seed draws other scenes.
+
+    Returns:
+        images, uint8 (N, 3, 32, 32), and labels, int64 (N,), indices into `CLASS_NAMES`.
+    """
+    generator = torch.Generator().manual_seed(seed * len(SPLITS) + list(SPLITS).index(split))
+    classes = torch.arange(len(CLASS_NAMES))
+    classes = classes[is_held_out(classes) == (split == "held_out")]
+    labels = classes[torch.randint(len(classes), (SPLITS[split],), generator=generator)]
+    return torch.cat([draw(part, generator) for part in labels.split(100)]), labels
+
+
+def draw(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws one scene for each label (N,), with random place, size, rotation, colour, background and noise.
+
+    Returns:
+        uint8 (N, 3, 32, 32).
+    """
+
+    def uniform(low: float | Tensor, high: float | Tensor, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    n = len(labels)
+    size = labels // (len(SHAPES) * len(COLORS))
+    color = labels // len(SHAPES) % len(COLORS)
+    shape = labels % len(SHAPES)
+
+    smallest, largest = torch.tensor(list(SIZES.values()), dtype=torch.float64)[size].unbind(1)
+    radius = uniform(smallest, largest, n)
+    room = IMAGE_SIZE / 2 - radius  # so that the shape stays within the picture
+    center_x, center_y = IMAGE_SIZE / 2 + uniform(-room, room, n), IMAGE_SIZE / 2 + uniform(-room, room, n)
+    turn = uniform(-0.35, 0.35, n)  # radians: about 20 degrees either way
+
+    pixel = torch.arange(IMAGE_SIZE, dtype=torch.float64) + 0.5
+    across = (pixel[None, None, :] - center_x[:, None, None]) / radius[:, None, None]  # (N, 1, W)
+    down = (pixel[None, :, None] - center_y[:, None, None]) / radius[:, None, None]  # (N, H, 1)
+    cos, sin = turn.cos()[:, None, None], turn.sin()[:, None, None]
+    x, y = cos * across + sin * down, cos * down - sin * across  # (N, H, W)
+
+    distance = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.float64)
+    for index, sdf in enumerate(SHAPES.values()):
+        of_shape = shape == index
+        distance[of_shape] = sdf(x[of_shape], y[of_shape])
+    coverage = (0.5 - distance * radius[:, None, None]).clamp(0, 1)[:, None]  # (N, 1, H, W)
+
+    ink = torch.tensor(list(COLORS.values()), dtype=torch.float64)[color] / 255 + uniform(-0.06, 0.06, n, 3)
+    paper = uniform(0.72, 0.95, n, 1) + uniform(-0.05, 0.05, n, 3)
+    noise = uniform(-0.05, 0.05, n, 3, IMAGE_SIZE, IMAGE_SIZE)
+    scene = torch.lerp(paper[:, :, None, None], ink[:, :, None, None], coverage) + noise
+    return (scene.clamp(0, 1) * 255).round().to(torch.uint8)

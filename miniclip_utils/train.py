@@ -1,0 +1,328 @@
+"""The training run: `python -m miniclip_utils.train --dataset shapes --out runs/shapes`."""
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .checkpoint import (
+    Run,
+    RunConfig,
+    load_checkpoint,
+    new_run,
+    read_config,
+    save_checkpoint,
+    save_model,
+    write_config,
+    write_file,
+    write_json,
+)
+from .data import BatchLoader, load_dataset
+from .device import device_name, fastest_device, find_device, has_fast_bfloat16
+from .errors import UserError, run_command
+from .evaluate import zero_shot_accuracy
+from .losses import loss_floor, multi_positive_loss
+from .model import PRESETS, MiniCLIP
+from .prompts import fill
+from .tokenizer import WordTokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: pairs in a batch.
+        learning_rate: its peak, reached after the warm-up.
+        weight_decay: of matrices and convolutions; gains, biases and the scale have none.
+        warmup: share of all steps in which the learning rate rises from zero.
+        flip, shift: augmentation, see `augment`.
+    """
+
+    epochs: int = 12
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    flip: bool = True
+    shift: int = 4
+
+
+RECIPES = {
+    "small": Recipe(),
+    "medium": Recipe(),
+    "vit-small": Recipe(),
+}
+
+
+def default_preset(dataset: str) -> str:
+    """The preset that suits a dataset."""
+    return "small" if dataset == "shapes" else "medium"
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Splits the parameters for the optimizer: decay pulls only matrices and convolutions towards zero.
+
+    Gains, biases and the logit scale (`ndim` < 2) are left alone (paper §2.5).
+    """
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> float:
+    """Share of the peak learning rate at a step: a straight rise, then half a cosine down to zero (paper §2.5)."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+
+
+def contrastive_step(model: MiniCLIP, images: Tensor, labels: Tensor, caption_tokens: Tensor) -> Tensor:
+    """The loss of one batch, each image with a caption in a random wording.
+
+    Each distinct caption is encoded once, however many images share it, and its feature handed to all of them.
+
+    Args:
+        images: normalised (B, 3, H, W).
+        labels: int64 (B,).
+        caption_tokens: int64 (classes, templates, L).
+    """
+    template = torch.randint(caption_tokens.shape[1], labels.shape, device=labels.device)
+    distinct, which = torch.unique(labels * caption_tokens.shape[1] + template, return_inverse=True)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=has_fast_bfloat16(images.device)):
+        image_features = model.encode_image(images)
+        text_features = model.encode_text(caption_tokens.flatten(0, 1)[distinct])[which]
+    # Small differences of cosines times a large scale: the loss is computed in full precision.
+    image_features = F.normalize(image_features.float(), dim=-1)
+    text_features = F.normalize(text_features.float(), dim=-1)
+    return multi_positive_loss(image_features, text_features, model.logit_scale.exp(), labels)
+
+
+def train(
+    dataset: str,
+    out: str | Path,
+    preset: str | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    skip_bad_images: bool = False,
+) -> Run:
+    """Trains a model from scratch, and writes a run.
+
+    Args:
+        dataset: see `load_dataset`.
+        out: folder for `model.safetensors`, `config.json`, `log.jsonl` (a line for each epoch) and `metrics.json`.
+        preset: a name in `PRESETS`; "small" for the shapes, else "medium".
+        recipe: how to train; by default the preset's own.
+        seed: fixes the weights at the start, the order of the batches and the augmentation.
+        device: "cpu", "cuda", "mps"; by default the fastest that is there.
+        skip_bad_images: see `load_dataset`.
+
+    Raises:
+        UserError: bad data; or `out` holds a run already; or the loss is no longer a number.
+    """
+    out = Path(out).expanduser()
+    if (out / "config.json").exists():
+        raise UserError(f"{str(out)!r} holds a run already: go on with it (--resume), or choose another folder (--out)")
+    preset = preset or default_preset(dataset)
+    if preset not in RECIPES:
+        raise UserError(f"there is no preset {preset!r} to train: choose one of {', '.join(RECIPES)}")
+    training = load_dataset(dataset, "train", PRESETS[preset].image_size, skip_bad_images=skip_bad_images)
+    if len(training.class_names) < 2:
+        raise UserError(f"{dataset!r} has only the class {training.class_names[0]!r}: a contrast needs at least two classes")
+    captions = [caption for template in training.templates for caption in fill(template, training.class_names)]
+    tokenizer = WordTokenizer.from_captions(captions)
+    config = RunConfig(
+        dataset=str(dataset),
+        preset=preset,
+        seed=seed,
+        model=PRESETS[preset],
+        recipe=asdict(recipe or RECIPES[preset]),
+        class_names=training.class_names,
+        templates=training.templates,
+        vocabulary=tokenizer.vocabulary,
+        context_length=tokenizer.context_length,
+    )
+    return _fit(config, out, device, skip_bad_images, resume=False)
+
+
+def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_images: bool = False) -> Run:
+    """Goes on with an interrupted run after its last whole epoch, to the weights that it would have reached anyway.
+
+    Raises:
+        UserError: `out` holds no run, or one that has ended.
+    """
+    out = Path(out).expanduser()
+    config = read_config(out)
+    if (out / "metrics.json").exists():
+        raise UserError(f"the run {str(out)!r} has ended after its {config.recipe['epochs']} epochs: nothing is left to do")
+    return _fit(config, out, device, skip_bad_images, resume=(out / "checkpoint.safetensors").exists())
+
+
+def _fit(config: RunConfig, out: Path, device: str | torch.device | None, skip_bad_images: bool, resume: bool) -> Run:
+    """Trains a run to its end, from its start or from its checkpoint."""
+    device = torch.device(device or fastest_device())
+    recipe = Recipe(**config.recipe)
+    splits = {
+        split: load_dataset(config.dataset, split, config.model.image_size, skip_bad_images=skip_bad_images)
+        for split in ("train", "validation", "test", *(["held_out"] if config.dataset == "shapes" else []))
+    }
+    torch.manual_seed(config.seed)
+    run = new_run(config)
+    run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest
+    loader = BatchLoader(splits["train"], recipe.batch_size, device, recipe.flip, recipe.shift)
+    optimizer = torch.optim.AdamW(parameter_groups(run.model, recipe.weight_decay), recipe.learning_rate)
+    captions = [fill(template, config.class_names) for template in config.templates]
+    caption_tokens = torch.stack([run.tokenizer(texts) for texts in captions], dim=1).to(device)  # (classes, templates, L)
+
+    epoch, seconds = 0, 0.0
+    log: list[dict[str, Any]] = []
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {str(out)!r} ({error.strerror}): choose another with --out") from error
+    if resume:
+        progress = load_checkpoint(run.model, optimizer, out)
+        epoch, seconds, log = progress["epoch"], progress["seconds"], progress["log"]
+    else:
+        write_config(config, out)
+
+    while epoch < recipe.epochs:
+        started = time.perf_counter()
+        torch.manual_seed(config.seed * 1_000_003 + epoch + 1)  # each epoch anew, so that a resumed one draws the same
+        entry = _train_epoch(run.model, loader, optimizer, caption_tokens, recipe, epoch)
+        if not math.isfinite(entry["loss"]):
+            raise UserError(
+                f"the loss is no longer a number in epoch {epoch + 1} of {str(out)!r}: the {epoch} epochs before it are "
+                "kept there; start anew in another folder with a smaller --learning-rate"
+            )
+        epoch += 1
+        entry["validation_top1"] = zero_shot_accuracy(run, splits["validation"])
+        seconds += time.perf_counter() - started
+        log.append({"epoch": epoch, "seconds": round(seconds, 2), **entry})
+        save_checkpoint(run.model, optimizer, out, {"epoch": epoch, "seconds": seconds, "log": log})
+        write_file(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log).encode())
+
+    run.model.eval()
+    run.metrics = {
+        "dataset": config.dataset,
+        "preset": config.preset,
+        "top1": zero_shot_accuracy(run, splits["test"]),
+        "held_out_top1": zero_shot_accuracy(run, splits["held_out"]) if "held_out" in splits else None,
+        "train_seconds": round(seconds, 2),
+        "images_per_second": round(recipe.epochs * len(loader) * loader.batch_size / seconds, 1),
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "device": device_name(device),
+        "seed": config.seed,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "miniclip-utils")}},
+    }
+    save_model(run.model, out)
+    write_json(out / "metrics.json", run.metrics)
+    (out / "checkpoint.safetensors").unlink(missing_ok=True)
+    return run
+
+
+def _train_epoch(
+    model: MiniCLIP,
+    loader: BatchLoader,
+    optimizer: torch.optim.Optimizer,
+    caption_tokens: Tensor,
+    recipe: Recipe,
+    epoch: int,
+) -> dict[str, Any]:
+    """One pass over the data. Returns the means of what the log holds."""
+    model.train()
+    total_steps = recipe.epochs * len(loader)
+    warmup_steps = max(1, round(recipe.warmup * total_steps))
+    started = time.perf_counter()
+    losses, floors = [], []
+    bar = tqdm(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", leave=False)
+    for index, (images, labels) in enumerate(bar):
+        factor = learning_rate_factor(epoch * len(loader) + index, total_steps, warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * factor
+        loss = contrastive_step(model, images, labels, caption_tokens)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.clamp_logit_scale()
+        losses.append(loss.detach())
+        floors.append(loss_floor(labels))
+        if index % 10 == 9:
+            per_second = (index + 1) * loader.batch_size / (time.perf_counter() - started)
+            bar.set_postfix_str(f"loss above floor {losses[-1] - floors[-1]:.3f}, {per_second:.0f} images/s")
+            if not losses[-1].isfinite():
+                break
+    loss_mean, floor_mean = torch.stack(losses).mean().item(), torch.stack(floors).mean().item()
+    return {
+        "loss": loss_mean,
+        "loss_above_floor": loss_mean - floor_mean,
+        "learning_rate": optimizer.param_groups[0]["lr"],
+        "logit_scale": model.logit_scale.exp().item(),
+        "images_per_second": round(len(losses) * loader.batch_size / (time.perf_counter() - started), 1),
+    }
+
+
+def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return value
+
+    parse.__name__ = "number"  # what argparse calls the type in its messages
+    return parse
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m miniclip_utils.train", description="Train a mini-CLIP from scratch.")
+    parser.add_argument("--dataset", help='"shapes", "cifar10", or the path of a folder or archive (default: shapes)')
+    parser.add_argument(
+        "--preset", choices=sorted(RECIPES), help="size of the model (default: small for shapes, else medium)"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/ and the name of the dataset)")
+    parser.add_argument("--epochs", type=_positive(int), help="passes over the training images (default: the preset's)")
+    parser.add_argument("--batch-size", type=_positive(int), help="pairs in a batch (default: the preset's)")
+    parser.add_argument("--learning-rate", type=_positive(float), help="its peak (default: the preset's)")
+    parser.add_argument("--seed", type=int, help="fixes all random choices (default: 0)")
+    parser.add_argument("--device", help='"cpu", "cuda" or "mps" (default: the fastest that is there)')
+    parser.add_argument("--skip-bad-images", action="store_true", help="leave out files that cannot be read, with a warning")
+    parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
+    options = parser.parse_args()
+
+    device = find_device(options.device)
+    out = options.out or Path("runs") / Path(options.dataset or "shapes").name.split(".")[0]
+    recipe_options = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
+    changes = {name: value for name, value in recipe_options.items() if value is not None}
+    try:
+        if options.resume:
+            if changes or any(value is not None for value in (options.dataset, options.preset, options.seed)):
+                raise UserError("a resumed run keeps its settings: give --resume with --out, and perhaps --device, alone")
+            run = resume(out, device, options.skip_bad_images)
+        else:
+            dataset = options.dataset or "shapes"
+            preset = options.preset or default_preset(dataset)
+            recipe = replace(RECIPES[preset], **changes)
+            run = train(dataset, out, preset, recipe, options.seed or 0, device, options.skip_bad_images)
+    except KeyboardInterrupt:
+        raise UserError(f"stopped: what whole epochs reached is kept; go on with --resume --out {out}") from None
+    print(json.dumps(run.metrics, indent=2))
+    print(f"The run is in {out}. Use it: python -m miniclip_utils.inference --run {out} IMAGE")
+
+
+if __name__ == "__main__":
+    run_command(main)
