@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,18 +90,21 @@ def save_model(model: MiniCLIP, folder: Path) -> None:
     write_file(folder / "model.safetensors", safetensors.torch.save(_contiguous(model.state_dict())))
 
 
-def save_checkpoint(model: MiniCLIP, optimizer: torch.optim.Optimizer, folder: Path, progress: dict[str, Any]) -> None:
+def save_checkpoint(
+    model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer], folder: Path, progress: dict[str, Any]
+) -> None:
     """Writes `checkpoint.safetensors`: weights, optimizer state and progress in one file, so that they always agree."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            tensors |= {f"optimizer.{key}.{names[parameter]}": value for key, value in state.items()}
     metadata = {"progress": json.dumps(progress)}
     write_file(folder / "checkpoint.safetensors", safetensors.torch.save(_contiguous(tensors), metadata))
 
 
-def load_checkpoint(model: MiniCLIP, optimizer: torch.optim.Optimizer, folder: Path) -> dict[str, Any]:
-    """Puts model and optimizer back to where `save_checkpoint` left them.
+def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer], folder: Path) -> dict[str, Any]:
+    """Puts model and optimizers back to where `save_checkpoint` left them.
 
     Returns:
         the progress that was saved.
@@ -108,12 +112,14 @@ def load_checkpoint(model: MiniCLIP, optimizer: torch.optim.Optimizer, folder: P
     path = folder / "checkpoint.safetensors"
     tensors = read_tensors(path)
     load_weights(model, _under("model.", tensors), path)
-    for name, parameter in model.named_parameters():
-        for key in {name.split(".")[1] for name in tensors if name.startswith("optimizer.")}:
-            value = tensors[f"optimizer.{key}.{name}"]
-            if value.shape == parameter.shape:  # in the parameter's own memory order, for the same sums bit for bit
-                value = torch.empty_like(parameter).copy_(value)
-            optimizer.state[parameter][key] = value
+    parameters = dict(model.named_parameters())
+    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    for full_name, value in _under("optimizer.", tensors).items():
+        key, name = full_name.split(".", maxsplit=1)
+        parameter = parameters[name]
+        if value.shape == parameter.shape:  # in the parameter's own memory order, for the same sums bit for bit
+            value = torch.empty_like(parameter).copy_(value)
+        owner[parameter].state[parameter][key] = value
     with safetensors.safe_open(path, "pt") as file:
         return json.loads(file.metadata()["progress"])
 

@@ -11,51 +11,47 @@ class ResidualBlock(nn.Module):
 
     Args:
         in_channels, out_channels: channels of the input and of the output.
-        stride: 2 halves height and width, 1 keeps them.
+        pool: halve height and width, by keeping the largest of each 2×2 values.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
+    def __init__(self, in_channels: int, out_channels: int, pool: bool = False):
         super().__init__()
-        self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+        self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
         self.norm_1 = nn.BatchNorm2d(out_channels)
         self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm_2 = nn.BatchNorm2d(out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
-            )
+        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.norm_1(self.conv_1(x)).relu()
+        residual = self.norm_1(self.pool(self.conv_1(x))).relu()
         residual = self.norm_2(self.conv_2(residual))
-        return (residual + self.shortcut(x)).relu()
+        return (residual + self.shortcut(self.pool(x))).relu()
 
 
 class ResNet(nn.Module):
-    """A residual network for small images: a 3×3 stem, stages of residual blocks, the mean over all places.
+    """A residual network for small images: a stem, stages of residual blocks, the mean over all places.
 
     Args:
-        widths: channels of each stage; each stage after the first halves height and width.
+        stem_width: channels of the stem, a 3×3 convolution.
+        widths: channels of each stage; each halves height and width in its first block.
         blocks: residual blocks of each stage.
     """
 
-    def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...]):
+    def __init__(self, stem_width: int, widths: tuple[int, ...], blocks: tuple[int, ...]):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
-        stages = []
-        channels = widths[0]
-        for stage, (width, depth) in enumerate(zip(widths, blocks, strict=True)):
-            layers = []
-            for block in range(depth):
-                layers.append(ResidualBlock(channels, width, stride=2 if stage > 0 and block == 0 else 1))
-                channels = width
-            stages.append(nn.Sequential(*layers))
-        self.stages = nn.Sequential(*stages)
-        self.width = channels
+        self.width = widths[-1]
+        self.stem = nn.Sequential(nn.Conv2d(3, stem_width, 3, padding=1, bias=False), nn.BatchNorm2d(stem_width), nn.ReLU())
+        self.stages = nn.Sequential()
+        channels = stem_width
+        for width, depth in zip(widths, blocks, strict=True):
+            stage = nn.Sequential(ResidualBlock(channels, width, pool=True))
+            stage.extend(ResidualBlock(width, width) for _ in range(depth - 1))
+            self.stages.append(stage)
+            channels = width
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) of any size → image features (N, widths[-1])."""
+        """Normalised images (N, 3, H, W) of any size from 8 pixels → image features (N, widths[-1])."""
         return self.stages(self.stem(images)).mean(dim=(2, 3))
 
 

@@ -4,14 +4,15 @@ Archives are read in place and never unpacked, so nothing in them can be written
 """
 
 import io
+import os
 import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ UNREADABLE_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAErro
 class ImageFiles:
     """The files below a folder, or in a `.tar`, `.tar.gz`, `.tar.xz` or `.zip` archive, seen alike.
 
+    Links in a folder are followed. Those in an archive lead to files of that archive, and nowhere else.
+
     Attributes:
         path: the folder or archive.
         files: relative names with `/`, hidden files left out, in the order in which they are stored.
@@ -36,34 +39,66 @@ class ImageFiles:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser()
+        self.path = Path(os.path.expanduser(path))
         self.open: Callable[[str], IO[bytes]]
         try:
             if self.path.is_dir():
-                below = sorted(self.path.rglob("*"))
-                members = [(file.relative_to(self.path).as_posix(), file.is_dir()) for file in below]
+                members = dict(below(self.path))
                 self.open = lambda name: (self.path / name).open("rb")
             elif zipfile.is_zipfile(self.path):
                 zip_archive = zipfile.ZipFile(self.path)
-                members = [(info.filename, info.is_dir()) for info in zip_archive.infolist()]
-                self.open = lambda name: zip_archive.open(name)
+                zip_infos = {self._inside(info.filename): info for info in zip_archive.infolist()}
+                if any(info.flag_bits & 1 for info in zip_infos.values()):
+                    raise UserError(f"{str(self.path)!r} is encrypted: unpack it, and give the folder instead")
+                members = {name: info.is_dir() for name, info in zip_infos.items()}
+                self.open = lambda name: zip_archive.open(zip_infos[name])
             elif self.path.is_file():
-                tar_archive = tarfile.open(self.path)  # noqa: SIM115 (read until the object goes)
-                infos = {info.name: info for info in tar_archive if info.isfile() or info.isdir()}
-                members = [(name, info.isdir()) for name, info in infos.items()]
-                self.open = lambda name: tar_archive.extractfile(infos[name]) or io.BytesIO()
+                tar_archive = tarfile.open(self.path, tarinfo=TarHeader)  # noqa: SIM115 (read until the object goes)
+                tar_infos = {self._inside(info.name): info for info in tar_archive if not info.isdev()}
+                members = {name: info.isdir() for name, info in tar_infos.items()}
+                self.open = lambda name: tar_archive.extractfile(tar_infos[name]) or io.BytesIO()
             else:
                 raise UserError(f"there is no file or folder {str(self.path)!r}: check the path")
         except UNREADABLE_ARCHIVE as error:
+            reason = str(error).partition("\n")[0].rstrip(":")
             raise UserError(
-                f"cannot read {str(self.path)!r} ({error}): it must be a folder or a whole .tar, .tar.gz, .tar.xz or .zip"
+                f"cannot read {str(self.path)!r} ({reason}): it must be a folder or a whole .tar, .tar.gz, .tar.xz or .zip"
             ) from error
-        for name, _ in members:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
-                raise UserError(f"{str(self.path)!r} holds {name!r}, which points outside of it: do not trust this archive")
-        visible = [(name.rstrip("/"), is_folder) for name, is_folder in members if not is_hidden(name)]
+        visible = [(name, is_folder) for name, is_folder in members.items() if not is_hidden(name)]
         self.files = [name for name, is_folder in visible if not is_folder]
         self.folders = [name for name, is_folder in visible if is_folder]
+
+    def _inside(self, name: str) -> str:
+        """The name of an archive's member, tidied."""
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise UserError(f"{str(self.path)!r} holds {name!r}, which points outside of it: do not trust this archive")
+        return str(path)
+
+
+class TarHeader(tarfile.TarInfo):
+    """`tarfile` takes a damaged or missing header for the end of the archive, and would lose what comes after it."""
+
+    @classmethod
+    def frombuf(cls, *header: Any) -> "TarHeader":
+        try:
+            return super().frombuf(*header)
+        except tarfile.HeaderError as error:
+            if isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
+                raise
+            raise tarfile.ReadError(f"{error}, the archive is damaged or not whole") from error
+
+
+def below(folder: Path) -> Iterator[tuple[str, bool]]:
+    """The relative names below a folder, sorted, each with whether it is a folder."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        for name in (*folders, *sorted(files)):
+            yield Path(place, name).relative_to(folder).as_posix(), name in folders
 
 
 def is_hidden(name: str) -> bool:
@@ -120,18 +155,20 @@ def read_images(
     """
     images = torch.empty(len(names), 3, image_size, image_size, dtype=torch.uint8)
     place = {name: index for index, name in enumerate(names)}
-    bad = {}
+    bad: list[str] = []
     for name in source.files:  # in stored order: a compressed archive can only be read forwards
         if name in place:
             try:
                 with source.open(name) as file:
                     images[place[name]] = read_image(file, image_size)
-            except (UserError, RuntimeError, *UNREADABLE_ARCHIVE) as error:  # zipfile: RuntimeError if encrypted
-                bad[name] = error
+            except (UserError, RuntimeError, KeyError, *UNREADABLE_ARCHIVE):  # tarfile: KeyError if a link leads nowhere
+                bad.append(name)
     kept = [index for index, name in enumerate(names) if name not in bad]
     if bad:
         problem = f"{len(bad)} of {len(names)} files in {str(source.path)!r} cannot be read as images: {listing(bad)}"
-        if not skip_bad_images or not kept:
+        if not kept:
+            raise UserError(f"{problem}. None is left")
+        if not skip_bad_images:
             raise UserError(f"{problem}. Mend or remove them, or skip them on purpose (--skip-bad-images)")
         warnings.warn(f"skipped: {problem}", stacklevel=2)
         images = images[kept]

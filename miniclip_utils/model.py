@@ -27,6 +27,7 @@ class ModelConfig:
     embed_dim: int = 128
     image_size: int = 32
     image_tower: str = "resnet"
+    resnet_stem_width: int = 16
     resnet_widths: tuple[int, ...] = (32, 64, 128)
     resnet_blocks: tuple[int, ...] = (1, 1, 1)
     vit_patch_size: int = 4
@@ -41,7 +42,7 @@ class ModelConfig:
 
 PRESETS = {
     "small": ModelConfig(),
-    "medium": ModelConfig(resnet_widths=(64, 128, 256), resnet_blocks=(1, 1, 1)),
+    "medium": ModelConfig(resnet_stem_width=32, resnet_widths=(64, 128, 256)),
     "vit-small": ModelConfig(image_tower="vit"),
     "vit-b-32": ModelConfig(
         embed_dim=512,
@@ -73,7 +74,7 @@ class MiniCLIP(nn.Module):
         self.config = config
         self.image_encoder: ResNet | VisionTransformer
         if config.image_tower == "resnet":
-            self.image_encoder = ResNet(config.resnet_widths, config.resnet_blocks)
+            self.image_encoder = ResNet(config.resnet_stem_width, config.resnet_widths, config.resnet_blocks)
         elif config.image_tower == "vit":
             self.image_encoder = VisionTransformer(
                 config.image_size, config.vit_patch_size, config.vit_width, config.vit_layers, config.vit_num_heads

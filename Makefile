@@ -1,0 +1,36 @@
+# Each target sets up all it needs by itself, in the folder .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:
+	@echo "make course   run every lesson, and see what each reached"
+	@echo "make lab      open the lessons in JupyterLab"
+	@echo "make test     run all tests"
+	@echo "make bench    measure what the course promises about speed and accuracy"
+	@echo "make clean    remove what the targets above made"
+
+course: .venv/lab.installed
+	$(BIN)/python -m miniclip_utils.classroom.course notebooks build/course
+
+lab: .venv/lab.installed
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+test: .venv/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest --nbval --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300 --durations 10 tests notebooks
+
+bench: .venv/test.installed
+	$(BIN)/python tests/bench.py
+
+clean:
+	rm -rf .venv build
+
+.venv/%.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"
+	touch $@
+
+.PHONY: help course lab test bench clean

@@ -1,0 +1,70 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import average_precision_score
+
+from miniclip_utils import evaluate
+from miniclip_utils.checkpoint import RunConfig, new_run
+from miniclip_utils.data import ImageTextDataset, normalize
+
+from .conftest import TINY
+
+
+@pytest.fixture
+def run():
+    vocabulary = ("a", "blue", "of", "photo", "red")
+    return new_run(RunConfig("x", "tiny", 0, TINY, {}, ("red", "blue"), ("a photo of a {}", "a {}"), vocabulary, 8))
+
+
+def test_encoding_ignores_batches_and_leaves_the_mode_alone(run):
+    images = torch.randint(256, (10, 3, 16, 16), dtype=torch.uint8)
+    run.model.train()
+    in_batches = evaluate.encode_images(run.model, images, batch_size=3)
+    assert run.model.training
+    run.model.eval()
+    with torch.no_grad():
+        expected = F.normalize(run.model.encode_image(normalize(images)), dim=1)
+    torch.testing.assert_close(in_batches, expected)
+
+
+def test_ensemble_is_the_normalised_mean_of_normalised_features(run):
+    names, templates = ["red", "blue"], ["a photo of a {}", "a {}"]
+    run.model.eval()
+    with torch.no_grad():
+        for index, name in enumerate(names):
+            each = run.model.encode_text(run.tokenizer([f"a photo of a {name}", f"a {name}"]))
+            expected = F.normalize(F.normalize(each, dim=1).mean(dim=0), dim=0)
+            ours = evaluate.class_features(run.model, run.tokenizer, names, templates)[index]
+            torch.testing.assert_close(ours, expected)
+
+
+def test_zero_shot_accuracy_counts_right_answers(run, monkeypatch):
+    dataset = ImageTextDataset(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.tensor([0, 1, 1, 0]), ("red", "blue"))
+    monkeypatch.setattr(evaluate, "class_features", lambda *args: torch.eye(2))
+    monkeypatch.setattr(evaluate, "encode_images", lambda *args: torch.tensor([[1, 0.0], [1, 0], [0, 1], [0.9, 0.8]]))
+    assert evaluate.zero_shot_accuracy(run, dataset) == 0.75
+
+
+def test_recall_is_by_class_and_not_by_index():
+    similarity = torch.tensor([[0.9, 0.8, 0.1], [0.9, 0.8, 0.1]])
+    queries, candidates = torch.tensor([0, 1]), torch.tensor([1, 0, 0])
+    assert evaluate.recall_at_k(similarity, queries, candidates, k=1) == 0.5
+    assert evaluate.recall_at_k(similarity, queries, candidates, k=2) == 1.0
+    assert evaluate.recall_at_k(similarity, queries, candidates, k=99) == 1.0
+
+
+def test_mean_average_precision_equals_scikit_learn():
+    similarity, queries, candidates = torch.randn(6, 40), torch.randint(4, (6,)), torch.randint(4, (40,))
+    expected = [average_precision_score(candidates == label, row) for label, row in zip(queries, similarity, strict=True)]
+    ours = evaluate.mean_average_precision(similarity, queries, candidates)
+    assert ours == pytest.approx(sum(expected) / 6, rel=1e-5)
+
+
+def test_linear_probe_separates_what_is_separable():
+    features, labels = torch.randn(200, 4), torch.arange(200) % 2
+    features[:, 2] += labels * 20
+    assert evaluate.linear_probe(features[:100], labels[:100], features[100:], labels[100:]) == 1.0
+
+
+def test_modality_gap_is_the_distance_of_the_means():
+    assert evaluate.modality_gap(torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[0.0, 1], [0, -1]])) == 1.0

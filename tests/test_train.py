@@ -1,0 +1,295 @@
+"""Training runs of a second each: they repeat, they resume, and they end well when something goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from miniclip_utils import UserError, load_run, train
+from miniclip_utils.checkpoint import read_json, read_tensors
+from miniclip_utils.image_encoder import ResNet
+from miniclip_utils.muon import Muon, orthogonalize
+
+ROOT = Path(__file__).parent.parent
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(folder / "model.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    one_tensors, other_tensors = weights(one), weights(other)
+    assert one_tensors.keys() == other_tensors.keys()
+    for name, tensor in one_tensors.items():
+        assert torch.equal(tensor, other_tensors[name]), name
+
+
+@pytest.fixture
+def finished(tmp_path, color_folder, tiny):
+    """An uninterrupted run."""
+    train.train(str(color_folder), tmp_path / "finished", tiny)
+    return tmp_path / "finished"
+
+
+def test_a_run_writes_the_files_that_the_readme_names(finished):
+    assert {path.name for path in finished.iterdir()} == {"model.safetensors", "config.json", "log.jsonl", "metrics.json"}
+    metrics = read_json(finished / "metrics.json")
+    names = {"dataset", "top1", "held_out_top1", "train_seconds", "images_per_second", "device", "seed", "versions"}
+    assert names <= metrics.keys()
+    log = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1, 2, 3, 4]
+    assert log[0]["loss_above_floor"] > 0
+
+
+def test_it_learns(tmp_path, color_folder, tiny):
+    run = train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=10, batch_size=16, shift=1))
+    assert run.metrics["top1"] == 1.0
+    assert load_run(tmp_path / "run").metrics == run.metrics
+
+
+def test_same_seed_same_weights(tmp_path, color_folder, tiny, finished):
+    train.train(str(color_folder), tmp_path / "again", tiny)
+    assert_same_weights(finished, tmp_path / "again")
+    train.train(str(color_folder), tmp_path / "other", tiny, seed=1)
+    assert not torch.equal(
+        weights(finished)["image_projection.weight"], weights(tmp_path / "other")["image_projection.weight"]
+    )
+
+
+@pytest.mark.parametrize("epochs_before", [0, 1, 3])
+def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, finished, monkeypatch, epochs_before):
+    epochs = []
+    train_epoch = train._train_epoch
+
+    def interrupted(*args):
+        if len(epochs) == epochs_before:
+            raise KeyboardInterrupt
+        epochs.append(0)
+        return train_epoch(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(str(color_folder), tmp_path / "run", tiny)
+    torch.manual_seed(12345)  # whatever else drew random numbers in between
+    train.resume(tmp_path / "run")
+    assert_same_weights(finished, tmp_path / "run")
+
+
+KILLED_RUN = """
+import sys
+from miniclip_utils import model, train
+from tests.conftest import TINY
+model.PRESETS["tiny"] = TINY
+train.RECIPES["tiny"] = train.Recipe(epochs=4, batch_size=16, shift=1)
+train.train(sys.argv[1], sys.argv[2], "tiny")
+"""
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path, color_folder, tiny, finished):
+    out = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", KILLED_RUN, str(color_folder), str(out)], cwd=ROOT)
+    while not (out / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    if not (out / "metrics.json").exists():
+        load_run(out)  # usable as it is
+        train.resume(out)
+    for name, tensor in weights(out).items():  # another process may have had another number of threads
+        torch.testing.assert_close(tensor, weights(finished)[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(color_folder, tiny, finished):
+    before = (finished / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="holds a run already"):
+        train.train(str(color_folder), finished, tiny)
+    with pytest.raises(UserError, match="has ended"):
+        train.resume(finished)
+    assert (finished / "model.safetensors").read_bytes() == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_epoch(tmp_path, color_folder, tiny, monkeypatch):
+    calls = []
+    step = train.contrastive_step
+
+    def breaks_in_the_third_epoch(*args):
+        calls.append(0)
+        return step(*args) * (float("nan") if len(calls) > 5 else 1)
+
+    monkeypatch.setattr(train, "contrastive_step", breaks_in_the_third_epoch)
+    with pytest.raises(UserError, match="no longer a number in epoch 3 .* the 2 epochs before it are kept"):
+        train.train(str(color_folder), tmp_path / "run", tiny)
+    assert all(tensor.isfinite().all() for tensor in load_run(tmp_path / "run").model.state_dict().values())
+
+
+def test_one_class_is_refused(tmp_path, color_folder, tiny):
+    for image in (color_folder / "red").iterdir():
+        image.unlink()
+    (color_folder / "red").rmdir()
+    with pytest.raises(UserError, match="only the class 'blue'"):
+        train.train(str(color_folder), tmp_path / "run", tiny)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(tmp_path, color_folder, tiny, monkeypatch):
+    from miniclip_utils import checkpoint
+
+    saves = []
+    write_file = checkpoint.write_file
+
+    def full_after_two_epochs(path, content):
+        if path.name == "checkpoint.safetensors":
+            saves.append(0)
+            if len(saves) > 2:
+                raise UserError("cannot write: no space left on device")
+        write_file(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_file", full_after_two_epochs)
+    with pytest.raises(UserError, match="no space"):
+        train.train(str(color_folder), tmp_path / "run", tiny)
+    monkeypatch.setattr(checkpoint, "write_file", write_file)
+    train.resume(tmp_path / "run")
+
+
+def test_each_distinct_caption_is_encoded_once(tiny, color_folder, tmp_path, monkeypatch):
+    run = train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=1, batch_size=16))
+    rows = []
+    monkeypatch.setattr(
+        run.model.text_encoder, "forward", lambda tokens: rows.append(len(tokens)) or torch.ones(len(tokens), 16)
+    )
+    tokens = torch.stack([run.tokenizer(["a photo of a red.", "a photo of a blue."])], dim=1)
+    train.contrastive_step(run.model, torch.randn(50, 3, 16, 16), torch.arange(50) % 2, tokens)
+    assert rows == [2]
+
+
+def test_text_gradient_is_that_of_encoding_every_caption(tiny, color_folder, tmp_path):
+    """Encoding distinct captions once and gathering must not change what the text tower learns."""
+    from torch.nn.functional import normalize
+
+    from miniclip_utils.losses import multi_positive_loss
+
+    run = train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=1, batch_size=16))
+    model = run.model.double()
+    images, labels = torch.randn(20, 3, 16, 16, dtype=torch.float64), torch.arange(20) % 2
+    tokens = run.tokenizer(["a photo of a red.", "a photo of a blue."])
+    gradients = []
+    for loss in (
+        lambda: train.contrastive_step(model, images, labels, tokens[:, None]),
+        lambda: multi_positive_loss(
+            normalize(model.encode_image(images).float(), dim=-1),
+            normalize(model.encode_text(tokens[labels]).float(), dim=-1),
+            model.logit_scale.exp(),
+            labels,
+        ),
+    ):
+        model.zero_grad()
+        loss().backward()
+        gradients.append(model.text_encoder.token_embedding.weight.grad.clone())
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_every_parameter_has_one_optimizer_and_only_matrices_decay(tiny, color_folder, tmp_path):
+    model = train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=1, batch_size=16)).model
+    optimizers = train.make_optimizers(model, train.Recipe(weight_decay=0.1))
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    owned = [parameter for group in groups for parameter in group["params"]]
+    assert len(owned) == len({id(parameter) for parameter in owned}) == len(list(model.parameters()))
+    for group in groups:
+        assert all((group.get("weight_decay", 0) > 0) <= (parameter.ndim >= 2) for parameter in group["params"])
+    assert isinstance(model.image_encoder, ResNet) and all(p.ndim == 4 for p in optimizers[1].param_groups[0]["params"])
+
+
+def test_learning_rate_rises_and_falls():
+    factors = [train.learning_rate_factor(step, 100, 10) for step in range(100)]
+    assert factors[0] == 0.1 and factors[9] == 1.0 and max(factors) == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True) and factors[-1] < 0.001
+    assert factors[55] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 30), (30, 8)])
+def test_orthogonalize_is_near_the_polar_factor(shape):
+    """The polar factor U Vᵀ of the singular value decomposition is the nearest orthogonal matrix."""
+    matrix = torch.randn(shape)
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    singular = torch.linalg.svdvals(orthogonalize(matrix, steps=5))
+    assert (singular > 0.6).all() and (singular < 1.3).all()
+    alignment = (orthogonalize(matrix, steps=5) * (u @ v)).sum() / min(shape)
+    assert alignment > 0.7
+
+
+def test_muon_keeps_norms_and_goes_downhill():
+    weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3))
+    target = torch.randn(8, 4, 3, 3)
+    target *= 8**0.5 / target.norm()
+    optimizer = Muon([weight], lr=0.05)
+    distances = []
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = (weight - target).square().sum()
+        loss.backward()
+        optimizer.step()
+        distances.append(loss.item())
+    assert distances[-1] < 0.1 * distances[1]
+    assert weight.norm().item() == pytest.approx(8**0.5, rel=0.1)
+
+
+def run_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "miniclip_utils.train", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def test_command_line_trains_and_says_where_the_run_is(tmp_path, color_folder):
+    arguments = [
+        "--dataset",
+        str(color_folder),
+        "--preset",
+        "small",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--device",
+        "cpu",
+    ]
+    result = run_command(*arguments, "--out", "runs/mine", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "runs/mine" in result.stdout
+    assert read_json(tmp_path / "runs/mine/metrics.json")["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--dataset", "nowhere"], "nowhere"),
+        (["--device", "abacus"], "abacus"),
+        (["--epochs", "0"], "above zero"),
+        (["--resume", "--out", "nowhere"], "nowhere"),
+        (["--resume", "--epochs", "3"], "keeps its settings"),
+    ],
+)
+def test_command_line_errors_are_one_sentence(tmp_path, arguments, word):
+    result = run_command(*arguments, cwd=tmp_path)
+    assert result.returncode == 2 and result.stdout == ""
+    assert word in result.stderr.splitlines()[-1] and "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupted_command_says_how_to_go_on(tmp_path, color_folder):
+    arguments = ["--dataset", str(color_folder), "--preset", "small", "--epochs", "10000", "--batch-size", "8"]
+    command = [sys.executable, "-m", "miniclip_utils.train", *arguments, "--out", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run/checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2 and "--resume --out run" in stderr.splitlines()[-1]
+    assert load_run(tmp_path / "run").metrics is None
