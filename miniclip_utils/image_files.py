@@ -96,6 +96,8 @@ def below(folder: Path) -> Iterator[tuple[str, bool]]:
         raise error
 
     for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        if Path(place).is_symlink() and Path(place).parent.resolve().is_relative_to(Path(place).resolve()):
+            raise OSError(f"{place!r} is a link to a folder that holds it")
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in (*folders, *sorted(files)):
             yield Path(place, name).relative_to(folder).as_posix(), name in folders
@@ -129,9 +131,10 @@ def read_image(file: str | Path | IO[bytes], image_size: int) -> Tensor:
     """
     name = file if isinstance(file, (str, Path)) else getattr(file, "name", "the image")
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd but harmless metadata
-            square = ImageOps.fit(to_rgb(image), (image_size, image_size), Image.Resampling.BICUBIC)
+            with Image.open(file) as image:
+                square = ImageOps.fit(to_rgb(image), (image_size, image_size), Image.Resampling.BICUBIC)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {str(name)!r}: check the path") from error
     except Exception as error:  # a damaged file can raise almost anything in Pillow's decoders
