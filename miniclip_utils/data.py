@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import http.client
 import io
 import os
 import tarfile
@@ -16,7 +17,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from .errors import UserError
-from .image_files import ImageFiles, listing, read_images
+from .image_files import UNREADABLE, ImageFiles, listing, read_images
 from .prompts import TEMPLATES
 from .shapes import CLASS_NAMES, IMAGE_SIZE, SPLITS, make_shapes
 
@@ -75,7 +76,9 @@ def load_dataset(
     if source == "cifar10":
         return _load_cifar10(split, image_size, seed)
     files = ImageFiles(source)
-    captions = [name for name in files.files if PurePosixPath(name).name == "captions.csv"]
+    captions = sorted(name for name in files.files if PurePosixPath(name).name == "captions.csv")
+    if len(captions) > 1:
+        raise UserError(f"{str(source)!r} holds {listing(captions)}: name the folder of one of them, or join them into one")
     splits, class_names = _captioned_splits(files, captions[0], seed) if captions else _class_folder_splits(files, seed)
     if not splits[split]:
         raise UserError(f"{str(source)!r} has too few images for a {split} split: give it at least three of each class")
@@ -96,20 +99,20 @@ def _class_folder_splits(files: ImageFiles, seed: int) -> tuple[dict[str, Pairs]
     folders = [PurePosixPath(name).parts for name in files.folders]
     aliases = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
     # An archive often holds everything in one folder named after itself.
-    skip = 1 if len({path[0] for path in paths}) == 1 and all(len(path) > 2 for path in paths) else 0
-    if skip and paths[0][0] in aliases:
+    skip = 1 if len({path[0] for path in paths}) == 1 and any(len(path) > 2 for path in paths) else 0
+    if skip and paths[0][0].lower() in aliases:
         skip = 0
-    has_splits = any(path[skip] in aliases for path in paths if len(path) > skip + 1)
+    has_splits = any(path[skip].lower() in aliases for path in paths if len(path) > skip + 1)
     class_at = skip + 1 if has_splits else skip
 
     found: dict[tuple[str, str], list[str]] = {
-        (aliases.get(folder[skip], "") if has_splits else "train", folder[class_at]): []
+        (aliases.get(folder[skip].lower(), "") if has_splits else "train", folder[class_at]): []
         for folder in folders
         if len(folder) == class_at + 1
     }
     for name, path in zip(files.files, paths, strict=True):
         if len(path) > class_at + 1:
-            split = aliases.get(path[skip], "") if has_splits else "train"
+            split = aliases.get(path[skip].lower(), "") if has_splits else "train"
             found.setdefault((split, path[class_at]), []).append(name)
     found = {key: sorted(names) for key, names in found.items() if key[0]}
     if not found:
@@ -122,6 +125,10 @@ def _class_folder_splits(files: ImageFiles, seed: int) -> tuple[dict[str, Pairs]
     untrained = sorted({name for _, name in found} - set(classes))
     if untrained:
         raise UserError(f"{where!r} has classes without training images: {listing(untrained)}. Add them to train/")
+    class_names = tuple(name.replace("_", " ") for name in classes)
+    twins = [name for name, words in zip(classes, class_names, strict=True) if class_names.count(words) > 1]
+    if twins:
+        raise UserError(f"{where!r} has class folders whose names read the same: {listing(twins)}. Rename or join them")
     present = {split for split, _ in found}
     splits: dict[str, Pairs] = {"train": [], "validation": [], "test": []}
     generator = torch.Generator().manual_seed(seed)
@@ -135,7 +142,7 @@ def _class_folder_splits(files: ImageFiles, seed: int) -> tuple[dict[str, Pairs]
                 taken = [order.pop() for _ in range(max(1, round(share * len(train))))]
                 splits[split] += [(train[index], label) for index in sorted(taken)]
         splits["train"] += [(train[index], label) for index in sorted(order)]
-    return splits, tuple(name.replace("_", " ") for name in classes)
+    return splits, class_names
 
 
 def _captioned_splits(files: ImageFiles, csv_name: str, seed: int) -> tuple[dict[str, Pairs], tuple[str, ...]]:
@@ -143,15 +150,16 @@ def _captioned_splits(files: ImageFiles, csv_name: str, seed: int) -> tuple[dict
     where = f"{csv_name!r} in {str(files.path)!r}"
     try:
         with files.open(csv_name) as file:
-            rows = list(csv.DictReader(io.StringIO(file.read().decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
+            reader = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig"), newline=""))
+            rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error, *UNREADABLE) as error:
         raise UserError(f"{where} cannot be read ({error}): save it as UTF-8 text with commas") from error
-    if not rows or not {"file", "caption"} <= set(rows[0]):
+    if not rows or not {"file", "caption"} <= set(rows[0][1]):
         raise UserError(f"{where} must have a first line 'file,caption' and then a line for each pair")
     known = set(files.files)
     folder = PurePosixPath(csv_name).parent
     pairs = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         name, caption = str(folder / (row["file"] or "").strip()), (row["caption"] or "").strip()
         if not caption:
             raise UserError(f"{where}, line {line}: the caption of {row['file']!r} is empty")
@@ -177,7 +185,7 @@ CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1
 
 def data_folder() -> Path:
     """Where downloads are kept for all lessons: $MINICLIP_DATA, or else ~/.cache/miniclip."""
-    return Path(os.environ.get("MINICLIP_DATA") or Path.home() / ".cache" / "miniclip")
+    return Path(os.path.expanduser(os.environ.get("MINICLIP_DATA") or "~/.cache/miniclip"))
 
 
 def _download_cifar10() -> Path:
@@ -191,7 +199,7 @@ def _download_cifar10() -> Path:
                     torch.hub.download_url_to_file(CIFAR10_URL, str(archive), hash_prefix=CIFAR10_SHA256)
         if hashlib.sha256(archive.read_bytes()).hexdigest() != CIFAR10_SHA256:
             raise UserError(f"{str(archive)!r} is damaged: delete it, and it will be downloaded again")
-    except (urllib.error.URLError, ConnectionError, TimeoutError, RuntimeError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, RuntimeError) as error:
         raise UserError(
             f"CIFAR-10 could not be downloaded ({error}): use the dataset 'shapes', which needs no download, "
             f"or put {CIFAR10_URL} into {str(archive.parent)!r} yourself"

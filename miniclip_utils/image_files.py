@@ -21,7 +21,9 @@ from torch import Tensor
 
 from .errors import UserError
 
-UNREADABLE_ARCHIVE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError)
+# What a damaged archive, or a file in it, can raise: RuntimeError comes from links in a circle and from compression
+# that zipfile does not know, KeyError from a link that leads nowhere.
+UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError, RuntimeError, KeyError)
 
 
 class ImageFiles:
@@ -59,7 +61,7 @@ class ImageFiles:
                 self.open = lambda name: tar_archive.extractfile(tar_infos[name]) or io.BytesIO()
             else:
                 raise UserError(f"there is no file or folder {str(self.path)!r}: check the path")
-        except UNREADABLE_ARCHIVE as error:
+        except UNREADABLE as error:
             reason = str(error).partition("\n")[0].rstrip(":")
             raise UserError(
                 f"cannot read {str(self.path)!r} ({reason}): it must be a folder or a whole .tar, .tar.gz, .tar.xz or .zip"
@@ -164,7 +166,7 @@ def read_images(
             try:
                 with source.open(name) as file:
                     images[place[name]] = read_image(file, image_size)
-            except (UserError, RuntimeError, KeyError, *UNREADABLE_ARCHIVE):  # tarfile: KeyError if a link leads nowhere
+            except (UserError, *UNREADABLE):
                 bad.append(name)
     kept = [index for index, name in enumerate(names) if name not in bad]
     if bad:
