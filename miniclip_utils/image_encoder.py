@@ -33,7 +33,7 @@ class ResNet(nn.Module):
     """A residual network for small images: a stem, stages of residual blocks, the mean over all places.
 
     Args:
-        stem_width: channels of the stem, a 3×3 convolution.
+        stem_width: channels of the stem, a 2×2 convolution without padding: 32 pixels become 31, and then 15, 7 and 3.
         widths: channels of each stage; each halves height and width in its first block.
         blocks: residual blocks of each stage.
     """
@@ -41,7 +41,7 @@ class ResNet(nn.Module):
     def __init__(self, stem_width: int, widths: tuple[int, ...], blocks: tuple[int, ...]):
         super().__init__()
         self.width = widths[-1]
-        self.stem = nn.Sequential(nn.Conv2d(3, stem_width, 3, padding=1, bias=False), nn.BatchNorm2d(stem_width), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, stem_width, 2, bias=False), nn.BatchNorm2d(stem_width), nn.ReLU())
         self.stages = nn.Sequential()
         channels = stem_width
         for width, depth in zip(widths, blocks, strict=True):

@@ -42,7 +42,7 @@ class ModelConfig:
 
 PRESETS = {
     "small": ModelConfig(),
-    "medium": ModelConfig(resnet_stem_width=32, resnet_widths=(64, 128, 256)),
+    "medium": ModelConfig(resnet_stem_width=24, resnet_widths=(64, 128, 256)),
     "vit-small": ModelConfig(image_tower="vit"),
     "vit-b-32": ModelConfig(
         embed_dim=512,

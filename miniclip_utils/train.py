@@ -4,6 +4,8 @@ import argparse
 import json
 import math
 import platform
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -32,10 +34,9 @@ from .data import BatchLoader, load_dataset
 from .device import device_name, fastest_device, find_device, has_fast_bfloat16
 from .errors import UserError, run_command
 from .evaluate import zero_shot_accuracy
-from .image_encoder import ResNet
 from .losses import loss_floor, multi_positive_loss
 from .model import PRESETS, MiniCLIP
-from .muon import Muon
+from .optimizers import learning_rate_factor, make_optimizers
 from .prompts import fill
 from .tokenizer import WordTokenizer
 
@@ -68,39 +69,15 @@ class Recipe:
 
 
 RECIPES = {
-    "small": Recipe(),
-    "medium": Recipe(),
-    "vit-small": Recipe(),
+    "small": Recipe(epochs=4),
+    "medium": Recipe(epochs=12, image_sizes=((0.45, 20), (0.75, 24))),
+    "vit-small": Recipe(epochs=20, learning_rate=1e-3),
 }
 
 
 def default_preset(dataset: str) -> str:
     """The preset that suits a dataset."""
     return "small" if dataset == "shapes" else "medium"
-
-
-def make_optimizers(model: MiniCLIP, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the convolutions of a ResNet, AdamW for all else.
-
-    AdamW's weight decay pulls only matrices towards zero: gains, biases and the logit scale (`ndim` < 2) are left
-    alone (paper §2.5).
-    """
-    has_resnet = isinstance(model.image_encoder, ResNet)
-    convolutions = [p for p in model.image_encoder.parameters() if p.ndim == 4] if has_resnet else []
-    others = [p for p in model.parameters() if not (has_resnet and p.ndim == 4)]
-    groups = [
-        {"params": [p for p in others if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    adamw = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95))
-    return [adamw, Muon(convolutions, lr=recipe.convolution_learning_rate)] if has_resnet else [adamw]
-
-
-def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate at a step: a straight rise, then half a cosine down to zero (paper §2.5)."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
@@ -204,7 +181,7 @@ def _fit(config: RunConfig, out: Path, device: str | torch.device | None, skip_b
     run = new_run(config)
     run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest
     loader = BatchLoader(splits["train"], recipe.batch_size, device, recipe.flip, recipe.shift)
-    optimizers = make_optimizers(run.model, recipe)
+    optimizers = make_optimizers(run.model, recipe.learning_rate, recipe.convolution_learning_rate, recipe.weight_decay)
     captions = [fill(template, config.class_names) for template in config.templates]
     caption_tokens = torch.stack([run.tokenizer(texts) for texts in captions], dim=1).to(device)  # (classes, templates, L)
 
@@ -239,7 +216,7 @@ def _fit(config: RunConfig, out: Path, device: str | torch.device | None, skip_b
     run.model.eval()
     run.metrics = {
         "dataset": config.dataset,
-        "preset": config.preset,
+        "command": command(config),
         "top1": zero_shot_accuracy(run, splits["test"]),
         "held_out_top1": zero_shot_accuracy(run, splits["held_out"]) if "held_out" in splits else None,
         "train_seconds": round(seconds, 2),
@@ -253,6 +230,15 @@ def _fit(config: RunConfig, out: Path, device: str | torch.device | None, skip_b
     write_json(out / "metrics.json", run.metrics)
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
     return run
+
+
+def command(config: RunConfig) -> str:
+    """The command line that repeats a run."""
+    return (
+        f"python -m miniclip_utils.train --dataset {shlex.quote(config.dataset)} --preset {config.preset} "
+        f"--epochs {config.recipe['epochs']} --batch-size {config.recipe['batch_size']} "
+        f"--learning-rate {config.recipe['learning_rate']} --seed {config.seed}"
+    )
 
 
 def _train_epoch(
@@ -343,7 +329,8 @@ def main() -> None:
             recipe = replace(RECIPES[preset], **changes)
             run = train(dataset, out, preset, recipe, options.seed or 0, device, options.skip_bad_images)
     except KeyboardInterrupt:
-        raise UserError(f"stopped: what whole epochs reached is kept; go on with --resume --out {out}") from None
+        print(f"stopped: what whole epochs reached is kept; go on with --resume --out {out}", file=sys.stderr)
+        sys.exit(130)
     print(json.dumps(run.metrics, indent=2))
     print(f"The run is in {out}. Use it: python -m miniclip_utils.inference --run {out} IMAGE")
 

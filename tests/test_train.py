@@ -14,7 +14,7 @@ import torch
 from miniclip_utils import UserError, load_run, train
 from miniclip_utils.checkpoint import read_json, read_tensors
 from miniclip_utils.image_encoder import ResNet
-from miniclip_utils.muon import Muon, orthogonalize
+from miniclip_utils.optimizers import Muon, learning_rate_factor, make_optimizers, orthogonalize
 
 ROOT = Path(__file__).parent.parent
 
@@ -198,7 +198,7 @@ def test_text_gradient_is_that_of_encoding_every_caption(tiny, color_folder, tmp
 
 def test_every_parameter_has_one_optimizer_and_only_matrices_decay(tiny, color_folder, tmp_path):
     model = train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=1, batch_size=16)).model
-    optimizers = train.make_optimizers(model, train.Recipe(weight_decay=0.1))
+    optimizers = make_optimizers(model, learning_rate=1e-3, convolution_learning_rate=0.1, weight_decay=0.1)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     owned = [parameter for group in groups for parameter in group["params"]]
     assert len(owned) == len({id(parameter) for parameter in owned}) == len(list(model.parameters()))
@@ -208,7 +208,7 @@ def test_every_parameter_has_one_optimizer_and_only_matrices_decay(tiny, color_f
 
 
 def test_learning_rate_rises_and_falls():
-    factors = [train.learning_rate_factor(step, 100, 10) for step in range(100)]
+    factors = [learning_rate_factor(step, 100, 10) for step in range(100)]
     assert factors[0] == 0.1 and factors[9] == 1.0 and max(factors) == 1.0
     assert factors[10:] == sorted(factors[10:], reverse=True) and factors[-1] < 0.001
     assert factors[55] == pytest.approx(0.5)
@@ -291,5 +291,5 @@ def test_interrupted_command_says_how_to_go_on(tmp_path, color_folder):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 2 and "--resume --out run" in stderr.splitlines()[-1]
+    assert process.returncode == 130 and "--resume --out run" in stderr.splitlines()[-1]
     assert load_run(tmp_path / "run").metrics is None

@@ -1,17 +1,48 @@
-"""Muon, the optimizer for the convolutions. torch's own takes only matrices, and emulates bfloat16 on most CPUs."""
+"""Two optimizers and a schedule."""
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
+from .image_encoder import ResNet
+from .model import MiniCLIP
+
+
+def make_optimizers(
+    model: MiniCLIP, learning_rate: float, convolution_learning_rate: float, weight_decay: float
+) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for the convolutions if the image tower is a ResNet.
+
+    AdamW's weight decay pulls only matrices towards zero: gains, biases and the logit scale (`ndim` < 2) are left
+    alone (paper §2.5).
+    """
+    has_resnet = isinstance(model.image_encoder, ResNet)
+    convolutions = [p for p in model.image_encoder.parameters() if p.ndim == 4] if has_resnet else []
+    others = [p for p in model.parameters() if not (has_resnet and p.ndim == 4)]
+    groups = [
+        {"params": [p for p in others if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95))
+    return [adamw, Muon(convolutions, lr=convolution_learning_rate)] if has_resnet else [adamw]
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> float:
+    """Share of the peak learning rate at a step: a straight rise, then half a cosine down to zero (paper §2.5)."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+
 
 class Muon(torch.optim.Optimizer):
-    """Momentum made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
+    """Momentum made orthogonal, for convolutions (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
 
     A gradient mostly points along a few directions that many filters share. Muon keeps its directions but gives
     all of them the same length, so that rare ones are learned too. Each weight is also kept at one norm, which
-    changes nothing where a BatchNorm follows, and fixes how far a step turns it.
+    changes nothing where a BatchNorm follows, and fixes how far a step turns it. torch has a Muon too, but it takes
+    only matrices, and computes in bfloat16, which most CPUs have to emulate.
 
     Args:
         parameters: convolution weights, each followed by a normalisation.
