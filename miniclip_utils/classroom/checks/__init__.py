@@ -1,0 +1,87 @@
+"""Checks that name the mistake.
+
+An exercise's check knows the right answer and what typical mistakes lead to. `lesson_01` … hold the checks; this
+module holds what they share. In a lesson:
+
+    from miniclip_utils.classroom.checks import lesson_04 as check
+
+    check.cosine_matrix(my_cosine_matrix)
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class NotSolved(Exception):
+    """The stub still returns nothing."""
+
+
+def exercise(check: Callable[[Any], str | None]) -> Callable[[Any], None]:
+    """Makes a check of a function that looks at an answer and returns what is wrong with it, or None.
+
+    The check prints one line: not solved yet, right, or what is wrong. An error inside the answer is reported in one
+    line too, so that a lesson always runs to its end.
+    """
+
+    @functools.wraps(check)
+    def run(answer: Any) -> None:
+        try:
+            with torch.random.fork_rng(devices=[]):  # the same numbers for every try
+                torch.manual_seed(0)
+                problem = check(answer)
+        except NotSolved:
+            print(f"… {check.__name__}: not solved yet")
+        except Exception as error:  # whatever a learner's code may raise
+            print(f"✗ {check.__name__}: your code raised {type(error).__name__}: {error}")
+        else:
+            print(f"✗ {check.__name__}: {problem}" if problem else f"✓ {check.__name__}: right")
+
+    return run
+
+
+def solved(value: Any) -> Any:
+    """The value itself, unless a stub left it empty.
+
+    Raises:
+        NotSolved: the value is None or `...`.
+    """
+    if value is None or value is ...:
+        raise NotSolved
+    return value
+
+
+def diagnose(got: Any, expected: Tensor | float, mistakes: Mapping[str, Any], tolerance: float = 1e-4) -> str | None:
+    """Compares an answer with the right one, then with what each typical mistake gives.
+
+    Args:
+        got: what the learner's code returned.
+        expected: the right value, from an independent computation.
+        mistakes: message → the value that this mistake leads to.
+        tolerance: absolute and relative difference that still counts as equal.
+
+    Returns:
+        None if right, the message of the mistake, or what differs if it is none of them.
+    """
+    expected = torch.as_tensor(expected)
+    got = solved(got)
+    if not isinstance(got, (Tensor, int, float)):
+        return f"it is of type {type(got).__name__}: return a tensor"
+    got = torch.as_tensor(got).detach()
+
+    def equal(value: Tensor) -> bool:
+        close = functools.partial(torch.allclose, rtol=tolerance, atol=tolerance, equal_nan=True)
+        return got.shape == value.shape and close(got.double(), value.double())
+
+    if equal(expected):
+        return None
+    for message, value in mistakes.items():
+        if equal(torch.as_tensor(value).detach()):
+            return message
+    if got.shape != expected.shape:
+        return f"its shape is {tuple(got.shape)}, and should be {tuple(expected.shape)}"
+    where = (got.double() - expected.double()).abs().flatten().argmax()
+    return f"one number is {got.flatten()[where]:.4g}, and should be {expected.flatten()[where]:.4g}"

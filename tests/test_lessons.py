@@ -1,0 +1,143 @@
+"""What the lessons promise, read out of the notebooks themselves."""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# What an exercise may use without importing it in its own cell.
+PRELUDE = "import math\nimport torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n"
+
+
+def cells_of(lesson: Path) -> list:
+    return nbformat.read(lesson, as_version=4).cells
+
+
+def tagged(prefix: str) -> list:
+    """(lesson, index, tag) of the cells with a tag that starts so."""
+    found = []
+    for lesson in LESSONS:
+        for index, cell in enumerate(cells_of(lesson)):
+            tags = [tag for tag in cell.metadata.get("tags", []) if tag.startswith(prefix)]
+            found += [pytest.param(lesson, index, tag, id=f"{lesson.stem[:2]}-{tag}-{index}") for tag in tags]
+    return found
+
+
+class Bare(ast.NodeTransformer):
+    """Code without docstrings and type hints."""
+
+    def visit(self, node):
+        node = super().visit(node)
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            if isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant):
+                node.body = node.body[1:] or [ast.Pass()]
+            if isinstance(node, ast.FunctionDef):
+                node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.AnnAssign):
+            return ast.Assign([node.target], node.value) if node.value else None
+        return node
+
+
+def definitions(source: str) -> dict[str, str]:
+    tree = Bare().visit(ast.parse(source))
+    return {node.name: ast.dump(node) for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+
+@pytest.mark.parametrize("lesson, index, tag", tagged("package:"))
+def test_what_a_lesson_builds_is_what_the_package_holds(lesson, index, tag):
+    """A cell tagged `package:module` defines the same as that module, docstrings and type hints aside."""
+    module = (ROOT / "miniclip_utils" / f"{tag.removeprefix('package:')}.py").read_text()
+    built = definitions(cells_of(lesson)[index].source)
+    assert built
+    for name, code in built.items():
+        assert code == definitions(module)[name], f"{name} differs from the package"
+
+
+def solution_of(lesson: Path, index: int) -> str:
+    """The code of the first folded solution after a cell."""
+    for cell in cells_of(lesson)[index + 1 :]:
+        if cell.cell_type == "markdown" and (
+            match := re.search(r"Solution</summary>.*?```python\n(.*?)```", cell.source, re.S)
+        ):
+            return match[1]
+        if "exercise" in cell.metadata.get("tags", []):
+            break
+    raise AssertionError(f"the exercise in cell {index} of {lesson.name} has no folded solution")
+
+
+def check_calls(source: str) -> tuple[str, list[str]]:
+    """An exercise's code apart from its check, and the lines that call the check."""
+    lines = source.splitlines()
+    calls = [line for line in lines if line.startswith("check.")]
+    return "\n".join(line for line in lines if line not in calls), calls
+
+
+def run_exercise(lesson: Path, code: str, calls: list[str], capsys) -> str:
+    """What the checks print about some code."""
+    number = lesson.stem[:2]
+    namespace = {"check": importlib.import_module(f"miniclip_utils.classroom.checks.lesson_{number}")}
+    capsys.readouterr()
+    exec(PRELUDE + code + "\n" + "\n".join(calls), namespace)
+    return capsys.readouterr().out
+
+
+EXERCISES = tagged("exercise")
+
+
+@pytest.mark.parametrize("lesson, index, tag", EXERCISES)
+def test_a_stub_is_not_solved_and_its_solution_is_right(lesson, index, tag, capsys):
+    stub, calls = check_calls(cells_of(lesson)[index].source)
+    assert calls
+    for line in run_exercise(lesson, stub, calls, capsys).splitlines():
+        assert line.startswith("… ") and line.endswith("not solved yet")
+    solution = solution_of(lesson, index)
+    lines = run_exercise(lesson, stub + "\n" + solution, calls, capsys).splitlines()
+    assert lines and all(line.startswith("✓ ") for line in lines), lines
+
+
+@pytest.mark.parametrize("lesson, index, tag", EXERCISES)
+def test_each_typical_mistake_is_named(lesson, index, tag, capsys):
+    """`tests/mistakes/lesson_NN.py` maps the name of each check to wrong answers and words of their messages."""
+    mistakes = importlib.import_module(f"tests.mistakes.lesson_{lesson.stem[:2]}").MISTAKES
+    stub, calls = check_calls(cells_of(lesson)[index].source)
+    for call in calls:
+        name = call.removeprefix("check.").partition("(")[0]
+        assert len(mistakes[name]) >= 3, f"{name} has fewer than three typical mistakes"
+        messages = set()
+        for code, words in mistakes[name]:
+            message = run_exercise(lesson, stub + "\n" + code, [call], capsys)
+            assert message.startswith("✗ ") and words in message, f"{name}: {words!r} is not in {message!r}"
+            messages.add(message)
+        assert len(messages) == len(mistakes[name]), f"{name}: two mistakes get the same message"
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_stored_lesson_is_clean(lesson):
+    notebook = nbformat.read(lesson, as_version=4)
+    nbformat.validate(notebook)
+    assert "widgets" not in notebook.metadata
+    assert lesson.stat().st_size < 1_500_000
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1)), "not executed from top to bottom"
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_images_have_alt_text_and_links_lead_somewhere(lesson):
+    for cell in cells_of(lesson):
+        if cell.cell_type != "markdown":
+            continue
+        assert "<img" not in cell.source
+        for bang, text, target in re.findall(r"(!?)\[([^]]*)\]\(([^)]*)\)", cell.source):
+            if bang:
+                assert len(text) > 20 and not target.startswith("http"), target
+            if not target.startswith(("http", "#")):
+                assert (lesson.parent / target.partition("#")[0]).exists(), target
