@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import safetensors.torch
 import torch
@@ -61,11 +62,11 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
         UserError: the folder holds no run, or a damaged one, or weights of another config.
     """
     bundled = WEIGHTS_FOLDER / str(run)
-    folder = bundled if str(run) in bundled_runs() else Path(run).expanduser()
+    folder = bundled if str(run) in bundled_runs() else Path(os.path.expanduser(run))
     config = read_config(folder)
     try:
         loaded = new_run(config)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError) as error:
         raise UserError(f"{str(folder / 'config.json')!r} does not describe a model ({error})") from error
     weights = folder / "model.safetensors"
     if weights.exists():
@@ -82,7 +83,7 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
 
 def bundled_runs() -> list[str]:
     """The names of the weights that come with the course."""
-    return sorted(folder.name for folder in WEIGHTS_FOLDER.iterdir() if folder.is_dir())
+    return sorted(path.parent.name for path in WEIGHTS_FOLDER.glob("*/config.json"))
 
 
 def save_model(model: MiniCLIP, folder: Path) -> None:
@@ -108,20 +109,26 @@ def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer]
 
     Returns:
         the progress that was saved.
+
+    Raises:
+        UserError: the file is damaged, of another config, or not a checkpoint.
     """
     path = folder / "checkpoint.safetensors"
     tensors = read_tensors(path)
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
     load_weights(model, _under("model.", tensors), path)
     parameters = dict(model.named_parameters())
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    if "progress" not in metadata:
+        raise UserError(f"{str(path)!r} holds weights, but not how far their training was: start anew in another folder")
     for full_name, value in _under("optimizer.", tensors).items():
         key, name = full_name.split(".", maxsplit=1)
         parameter = parameters[name]
         if value.shape == parameter.shape:  # in the parameter's own memory order, for the same sums bit for bit
             value = torch.empty_like(parameter).copy_(value)
         owner[parameter].state[parameter][key] = value
-    with safetensors.safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["progress"])
+    return json.loads(metadata["progress"])
 
 
 def load_weights(model: MiniCLIP, tensors: dict[str, Tensor], path: Path) -> None:
@@ -149,14 +156,21 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Reads `config.json`."""
+    """Reads `config.json`.
+
+    Raises:
+        UserError: it is missing, or a value is missing, not known, or not of the type that it must have.
+    """
     if not folder.is_dir():
         raise UserError(f"there is no run {str(folder)!r}: name a folder that training wrote, or one of {bundled_runs()}")
     raw = read_json(folder / "config.json")
     try:
-        return RunConfig(**_tuples(raw) | {"model": ModelConfig(**_tuples(raw["model"]))})
+        config = RunConfig(**_tuples(raw) | {"model": ModelConfig(**_tuples(raw["model"]))})
+        _check_types(config)
+        _check_types(config.model)
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{str(folder / 'config.json')!r} is not the config of a run ({error})") from error
+    return config
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -175,7 +189,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"there is no {str(path)!r}: {str(path.parent)!r} is not the folder of a run") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{str(path)!r} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise UserError(f"{str(path)!r} must hold one JSON object")
@@ -201,8 +215,22 @@ def write_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {str(path)!r} ({error.strerror}): the file that was there is kept") from error
+    finally:  # also after Ctrl-C; nothing is left to delete once the file is in its place
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _check_types(config: Any) -> None:
+    """Raises a TypeError that names a field of a dataclass if it is not of its type, or a size that no model has."""
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        fits = isinstance(value, get_origin(kind) or kind)
+        items = value if isinstance(value, tuple) else (value,)
+        if fits and get_origin(kind) is tuple:
+            fits = all(isinstance(item, get_args(kind)[0]) for item in items)
+        if not fits or name != "seed" and any(isinstance(item, int) and not 0 <= item <= 10_000 for item in items):
+            raise TypeError(f"{name!r} cannot be {value!r}")
 
 
 def _tuples(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """One kind of error for what a user can mend, and how the command lines show it."""
 
+import io
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,10 +13,13 @@ class UserError(ValueError):
 def run_command(main: Callable[[], None]) -> None:
     """Runs a command line: a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for what the terminal has no letters for
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

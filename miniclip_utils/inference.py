@@ -15,7 +15,8 @@ from .checkpoint import Run, bundled_runs, load_run
 from .device import find_device
 from .errors import UserError, run_command
 from .evaluate import class_features, encode_images
-from .image_files import ImageFiles, read_image, read_images
+from .image_files import ImageFiles, listing, read_image, read_images
+from .tokenizer import split_words
 
 
 def classify(
@@ -33,10 +34,12 @@ def classify(
         for each image its likeliest labels, each as {"label", "probability", "similarity"}.
 
     Raises:
-        UserError: the labels are too few, empty, or read the same to this model; or a template has no `{}`.
+        UserError: the labels are too few, empty, or read the same to this model; or no template, or one without `{}`.
     """
     templates = run.config.templates[:1] if templates is None else templates
     check_labels(run, labels)
+    if not templates:
+        raise UserError("there is no template: give one or more sentences with {} for the label")
     for template in templates:
         if "{}" not in template:
             raise UserError(f"the template {template!r} has no place for the label: write {{}} where it goes")
@@ -89,6 +92,8 @@ def text_query(run: Run, text: str) -> Tensor:
     """
     if not text.strip():
         raise UserError("the text to look for is empty: describe a picture")
+    if set(split_words(text)) <= set(run.tokenizer.unknown_words([text])):
+        raise UserError(f"the model knows none of the words in {text!r}: describe the picture in words that it has learned")
     tokens = run.tokenizer(text)
     with torch.inference_mode():
         return F.normalize(run.model.encode_text(tokens.to(run.model.logit_scale.device)), dim=-1)[0]
@@ -146,7 +151,7 @@ def main() -> None:
         images, kept = read_images(files, names, size, skip_bad_images=True)
         found = search_images(run, query, images, options.top)
         answer["found"] = [{"image": str(files.path / names[kept[k]]), "similarity": cosine} for k, cosine in found]
-    print(json.dumps(answer, ensure_ascii=False) if options.json else as_text(answer))
+    print(json.dumps(answer) if options.json else as_text(answer))
 
 
 def is_same_file(path: Path, other: str | None) -> bool:
@@ -155,7 +160,7 @@ def is_same_file(path: Path, other: str | None) -> bool:
 
 def unknown_words_note(run: Run, unknown: Sequence[str]) -> str:
     """What to tell a user who asks in words that the model never saw."""
-    known = ", ".join(word for word in run.tokenizer.vocabulary if word.isalpha())
+    known = listing((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
     return f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it. It knows: {known}"
 
 
