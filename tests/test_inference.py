@@ -300,6 +300,7 @@ def test_a_reader_that_has_gone_is_no_reason_to_complain(folder):
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "miniclip_utils.inference", "--run", "run", "red.png"]
-    answer = subprocess.run(command, cwd=folder, stdout=write, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}  # so that the answer is written at the end
+    answer = subprocess.run(command, cwd=folder, env=environment, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (answer.returncode, answer.stderr) == (1, "")
