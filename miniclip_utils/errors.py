@@ -1,6 +1,7 @@
 """One kind of error for what a user can mend, and how the command lines show it."""
 
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -25,5 +26,5 @@ def run_command(main: Callable[[], None]) -> None:
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # where Python flushes the rest at its end
         sys.exit(1)
