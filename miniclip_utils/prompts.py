@@ -11,11 +11,12 @@ TEMPLATES = (
     "here is the {}.",
 )
 
-# Never trained: known words in new orders, to measure what wording alone does.
+# Never trained: known words in new orders, to measure what wording alone does. None is longer than the longest above,
+# which sets how much a model can read.
 HELD_OUT_TEMPLATES = (
     "a photo of the {}.",
-    "this is the picture of a {}.",
-    "here is an image of a {}.",
+    "an image of a {}.",
+    "this is the {}.",
 )
 
 

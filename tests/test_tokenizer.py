@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from miniclip_utils import UserError
+from miniclip_utils.prompts import HELD_OUT_TEMPLATES, TEMPLATES, fill
 from miniclip_utils.tokenizer import EOS, PAD, SOS, UNK, WordTokenizer
 
 
@@ -47,3 +48,11 @@ def test_vocabulary_round_trip(tokenizer):
     again = WordTokenizer(tokenizer.vocabulary, tokenizer.context_length)
     assert torch.equal(again("a photo of a cat."), tokenizer("a photo of a cat."))
     assert len(again) == 4 + 6
+
+
+def test_a_model_can_read_the_held_out_templates():
+    trained = WordTokenizer.from_captions(fill(template, ["cat"])[0] for template in TEMPLATES)
+    for template in HELD_OUT_TEMPLATES:
+        assert template not in TEMPLATES
+        assert trained.unknown_words(fill(template, ["cat"])) == []
+        assert trained(fill(template, ["cat"])).shape == (1, trained.context_length)
