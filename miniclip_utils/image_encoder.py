@@ -51,7 +51,7 @@ class ResNet(nn.Module):
             channels = width
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) of any size from 8 pixels → image features (N, widths[-1])."""
+        """Normalised images (N, 3, H, W) of any size from 2**stages + 1 pixels → image features (N, widths[-1])."""
         return self.stages(self.stem(images)).mean(dim=(2, 3))
 
 

@@ -110,7 +110,7 @@ def test_vision_transformer_equals_torchvision():
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("size", [16, 32, 50])
+@pytest.mark.parametrize("size", [9, 16, 32, 50])
 def test_resnet_takes_any_size(size):
     tower = ResNet(stem_width=4, widths=(8, 16, 24), blocks=(1, 2, 1))
     assert tower(torch.randn(2, 3, size, size)).shape == (2, 24) == (2, tower.width)
