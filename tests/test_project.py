@@ -18,7 +18,7 @@ FLOORS = [
     {"image_encoder", "text_encoder"},
     {"data", "model"},
     {"checkpoint", "optimizers"},
-    {"evaluate"},
+    {"evaluate", "explain"},
     {"train", "inference", "doctor"},
 ]
 
