@@ -1,0 +1,179 @@
+"""What moves in the lessons. Each widget has a static twin, a plot beside it, for readers without a kernel."""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import ipywidgets as widgets
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..checkpoint import Run
+from ..data import ImageTextDataset
+from ..errors import UserError
+from ..evaluate import encode_images
+from ..inference import text_query
+from ..losses import loss_floor
+
+MATCH, RIVAL, OTHER = "2, 158, 115", "222, 143, 5", "231, 235, 239"  # the palette of the figures
+CELL = "padding:2px;width:46px;min-width:46px;height:40px;text-align:center;border:1px solid white;color:#1f2328"
+
+
+def temperature_matrix(cosines: Tensor) -> widgets.Widget:
+    """A slider for the scale exp(t), and what the softmax along each row makes of a matrix of cosines.
+
+    Args:
+        cosines: (N, N), images as rows, texts as columns, true pairs on the diagonal.
+    """
+    n = len(cosines)
+    start = round(math.log10(1 / 0.07), 2)
+    slider = widgets.FloatLogSlider(value=10**start, base=10, min=0, max=2, step=0.01, description="exp(t)")
+    page = widgets.HTML()
+
+    def show(_: object = None) -> None:
+        logits = slider.value * cosines.detach().cpu().double()
+        shares = logits.softmax(dim=1)
+        rows = ""
+        for i in range(n):
+            rows += f'<tr><td style="{CELL}"><i>I</i><sub>{i + 1}</sub></td>'
+            for j in range(n):
+                share = shares[i, j].item()
+                color = MATCH if i == j else RIVAL
+                rows += f'<td style="{CELL};background:rgba({color}, {0.06 + 0.8 * share:.2f})">{share:.0%}</td>'
+            rows += "</tr>"
+        head = "".join(f'<td style="{CELL}"><i>T</i><sub>{j + 1}</sub></td>' for j in range(n))
+        loss = abs((logits.log_softmax(1).diag() + logits.log_softmax(0).diag()).mean().item()) / 2  # never "-0.000"
+        page.value = (
+            f'<table style="background:white;font-size:13px"><tr><td></td>{head}</tr>{rows}</table>'
+            f"<p>Loss {loss:.3f}. Chance is ln {n} = {math.log(n):.3f}. "
+            f"The true text gets {shares.diag().mean().item():.0%} on average.</p>"
+        )
+
+    slider.observe(show, "value")
+    show()
+    return widgets.VBox([slider, page])
+
+
+def batch_explorer(dataset: ImageTextDataset) -> widgets.Widget:
+    """Batches of pairs as a matrix that shows which cells off the diagonal are true pairs too.
+
+    Args:
+        dataset: its class names are taken word by word; the captions may say only some of the words.
+    """
+    details = {"size, colour and shape": slice(0, 3), "colour and shape": slice(1, 3), "shape": slice(2, 3)}
+    says = widgets.Dropdown(options=list(details), description="captions say")
+    size = widgets.IntSlider(value=8, min=2, max=12, description="pairs N")
+    number = widgets.IntSlider(value=0, min=0, max=99, description="batch")
+    page = widgets.HTML()
+
+    def show(_: object = None) -> None:
+        generator = torch.Generator().manual_seed(number.value)
+        chosen = torch.randint(len(dataset), (size.value,), generator=generator)
+        names = [dataset.class_names[dataset.labels[k]].split() for k in chosen.tolist()]
+        captions = [" ".join(words[details[says.value]]) for words in names]
+        pictures = [_as_data_uri(dataset.images[k]) for k in chosen.tolist()]
+        page.value = _batch_table(captions, pictures)
+
+    for control in (says, size, number):
+        control.observe(show, "value")
+    show()
+    return widgets.VBox([says, size, number, page])
+
+
+def _batch_table(captions: list[str], pictures: list[str]) -> str:
+    """HTML: a row for each picture, a column for each caption, true pairs in green; a cell says what it is."""
+    n = len(captions)
+    head = "".join(f'<td style="{CELL};font-size:11px;line-height:1.1">{caption}</td>' for caption in captions)
+    rows, off_diagonal = "", 0
+    for i in range(n):
+        rows += f'<tr><td style="{CELL}"><img width="36" height="36" src="{pictures[i]}" alt="{captions[i]}"></td>'
+        for j in range(n):
+            same = captions[i] == captions[j]
+            off_diagonal += same and i != j
+            what = "the pair that was drawn" if i == j else "a true pair as well" if same else "no pair"
+            color = f"{MATCH}, {0.75 if i == j else 0.35}" if same else f"{OTHER}, 1"
+            rows += f'<td style="{CELL};background:rgba({color})" title="{captions[i]} / {captions[j]}: {what}">'
+            rows += "✓</td>" if same else "</td>"
+        rows += "</tr>"
+    labels = torch.tensor([captions.index(caption) for caption in captions])
+    return (
+        f'<table style="background:white"><tr><td></td>{head}</tr>{rows}</table>'
+        f"<p>{off_diagonal} of {n * n - n} cells off the diagonal are true pairs. "
+        f"Floor of the loss: {loss_floor(labels).item():.2f}. "
+        f"Best diagonal accuracy: {len(set(captions)) / n:.0%}.</p>"
+    )
+
+
+def _as_data_uri(image: Tensor) -> str:
+    """A uint8 image (3, H, W) as the address of a PNG that holds it."""
+    file = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def prompt_box(run: Run, images: Tensor, sentence: str, top: int = 8) -> widgets.Widget:
+    """A box for a sentence, and the images that a model finds most similar to it, best first.
+
+    Args:
+        images: uint8 (N, 3, H, W); they are encoded once.
+        sentence: what stands in the box at first.
+    """
+    features = encode_images(run.model, images)  # (N, D)
+    pictures = [_as_data_uri(image) for image in images]
+    box = widgets.Text(value=sentence, description="sentence", layout=widgets.Layout(width="460px"))
+    page = widgets.HTML()
+
+    def show(_: object = None) -> None:
+        try:
+            query = text_query(run, box.value)
+        except UserError as error:
+            page.value = f"<p>{html.escape(str(error))}</p>"
+            return
+        best = (features @ query).topk(min(top, len(images)))
+        cells = "".join(
+            f'<td style="padding:4px;text-align:center;color:#1f2328">{cosine:.2f}<br>'
+            f'<img width="64" height="64" src="{pictures[index]}" alt="rank {rank}"></td>'
+            for rank, (cosine, index) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True), start=1)
+        )
+        unknown = ", ".join(map(repr, run.tokenizer.unknown_words([box.value])))
+        note = f"<p>It never learned {html.escape(unknown)}: to it, all such words are the same.</p>" if unknown else ""
+        page.value = f'<table style="background:white"><tr>{cells}</tr></table>{note}'
+
+    box.observe(show, "value")
+    show()
+    return widgets.VBox([box, page])
+
+
+def checkpoint_slider(matrices: Mapping[int, Tensor], names: Sequence[str]) -> widgets.Widget:
+    """A slider through the steps of a run, and the matrix of cosines at each.
+
+    Args:
+        matrices: step → cosines (N, N), images as rows, texts as columns, true pairs on the diagonal.
+        names: of the N pairs.
+    """
+    slider = widgets.SelectionSlider(options=list(matrices), description="step")
+    page = widgets.HTML()
+
+    def show(_: object = None) -> None:
+        cosines = matrices[slider.value].cpu()
+        head = "".join(f'<td style="{CELL};font-size:11px;line-height:1.1">{name}</td>' for name in names)
+        rows = ""
+        for i, name in enumerate(names):
+            rows += f'<tr><td style="{CELL};font-size:11px;line-height:1.1">{name}</td>'
+            for j in range(len(names)):
+                color = MATCH if i == j else RIVAL
+                strength = 0.05 + 0.85 * max(cosines[i, j].item(), 0)
+                rows += f'<td style="{CELL};background:rgba({color}, {strength:.2f})">{cosines[i, j]:.2f}</td>'
+            rows += "</tr>"
+        right = (cosines.argmax(dim=1) == torch.arange(len(names))).sum().item()
+        page.value = (
+            f'<table style="background:white;font-size:13px"><tr><td></td>{head}</tr>{rows}</table>'
+            f"<p>{right} of {len(names)} pictures are closest to their own text.</p>"
+        )
+
+    slider.observe(show, "value")
+    show()
+    return widgets.VBox([slider, page])

@@ -1,0 +1,73 @@
+"""The widgets of the lessons, moved by code as a reader moves them by hand."""
+
+import time
+
+import pytest
+import torch
+
+from miniclip_utils import ImageTextDataset
+from miniclip_utils.checkpoint import RunConfig, new_run
+from miniclip_utils.prompts import fill
+from miniclip_utils.tokenizer import WordTokenizer
+
+from .conftest import TINY
+
+widgets = pytest.importorskip("miniclip_utils.classroom.widgets")
+
+
+def test_temperature_sharpens_the_softmax():
+    slider, page = widgets.temperature_matrix(torch.eye(3)).children
+    slider.value = 1
+    assert "58%" in page.value and "<i>T</i><sub>3</sub>" in page.value  # e / (e + 2)
+    started = time.perf_counter()
+    slider.value = 100
+    assert time.perf_counter() - started < 0.3
+    assert "100%" in page.value and "58%" not in page.value
+    assert "Loss 0.000" in page.value
+
+
+def test_batch_explorer_counts_the_true_pairs():
+    names = ("small red circle", "large red circle", "large blue circle")
+    dataset = ImageTextDataset(torch.zeros(30, 3, 8, 8, dtype=torch.uint8), torch.arange(30) % 3, names)
+    says, size, number, page = widgets.batch_explorer(dataset).children
+    started = time.perf_counter()
+    size.value = 12
+    assert time.perf_counter() - started < 0.3
+    in_full = page.value.count("a true pair as well")
+    assert f"{in_full} of 132 cells" in page.value
+    says.value = "colour and shape"
+    assert page.value.count("a true pair as well") > in_full
+    says.value = "shape"
+    assert "132 of 132 cells" in page.value and f"Best diagonal accuracy: {1 / 12:.0%}" in page.value
+    before = page.value
+    says.value = "size, colour and shape"
+    number.value = 1
+    assert page.value != before
+
+
+def test_prompt_box_ranks_and_says_what_it_cannot_read():
+    captions = fill("a photo of a {}.", ("red", "blue"))
+    tokenizer = WordTokenizer.from_captions(captions)
+    names, words = ("red", "blue"), (tokenizer.vocabulary, tokenizer.context_length)
+    run = new_run(RunConfig("colors", "tiny", 0, TINY, {}, names, ("a photo of a {}.",), *words))
+    images = torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
+    box, page = widgets.prompt_box(run, images, "a photo of a red.", top=3).children
+    assert page.value.count("<img") == 3
+    before = page.value
+    started = time.perf_counter()
+    box.value = "blue"
+    assert time.perf_counter() - started < 0.3
+    assert page.value != before
+    box.value = "blue <giraffe>"
+    assert "giraffe" in page.value and "<giraffe>" not in page.value and page.value.count("<img") == 3
+    box.value = "giraffe"
+    assert "knows none of the words" in page.value
+    box.value = "blue " * 50
+    assert "shorten it" in page.value
+
+
+def test_checkpoint_slider_shows_the_matrix_of_the_step():
+    slider, page = widgets.checkpoint_slider({0: torch.zeros(3, 3), 40: torch.eye(3)}, ["a", "b", "c"]).children
+    assert "1 of 3 pictures" in page.value
+    slider.value = 40
+    assert "3 of 3 pictures" in page.value and "1.00" in page.value
