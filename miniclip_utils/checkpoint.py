@@ -119,16 +119,19 @@ def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer]
         metadata = file.metadata() or {}
     load_weights(model, _under("model.", tensors), path)
     parameters = dict(model.named_parameters())
+    states = [(*name.partition("."), value) for name, value in _under("optimizer.", tensors).items()]
+    if {name for _, _, name, _ in states} != parameters.keys():
+        raise UserError(f"{str(path)!r} does not hold the optimizer's state of each weight: start anew in another folder")
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    if "progress" not in metadata:
+    progress = json.loads(metadata.get("progress", "{}"))
+    if not {"epoch", "seconds", "log"} <= progress.keys():
         raise UserError(f"{str(path)!r} holds weights, but not how far their training was: start anew in another folder")
-    for full_name, value in _under("optimizer.", tensors).items():
-        key, name = full_name.split(".", maxsplit=1)
+    for key, _, name, value in states:
         parameter = parameters[name]
         if value.shape == parameter.shape:  # in the parameter's own memory order, for the same sums bit for bit
             value = torch.empty_like(parameter).copy_(value)
         owner[parameter].state[parameter][key] = value
-    return json.loads(metadata["progress"])
+    return progress
 
 
 def load_weights(model: MiniCLIP, tensors: dict[str, Tensor], path: Path) -> None:

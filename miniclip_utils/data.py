@@ -1,21 +1,15 @@
 """Datasets of images and captions, and the loader that turns them into batches."""
 
 import csv
-import hashlib
-import http.client
 import io
-import os
-import tarfile
-import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
+from .cifar10 import load_cifar10
 from .errors import UserError
 from .image_files import UNREADABLE, ImageFiles, listing, read_images
 from .prompts import TEMPLATES
@@ -74,7 +68,9 @@ def load_dataset(
             raise UserError(f"the shapes are drawn at {IMAGE_SIZE} pixels: this model wants {image_size}")
         return ImageTextDataset(*make_shapes(split, seed), CLASS_NAMES)
     if source == "cifar10":
-        return _load_cifar10(split, image_size, seed)
+        if image_size != 32:
+            raise UserError(f"the images of CIFAR-10 are 32 pixels wide: this model wants {image_size}")
+        return ImageTextDataset(*load_cifar10(split, seed))
     files = ImageFiles(source)
     captions = sorted(name for name in files.files if PurePosixPath(name).name == "captions.csv")
     if len(captions) > 1:
@@ -179,59 +175,6 @@ def _captioned_splits(files: ImageFiles, csv_name: str, seed: int) -> tuple[dict
     return splits, class_names
 
 
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # the version without pickles
-CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
-
-
-def data_folder() -> Path:
-    """Where downloads are kept for all lessons: $MINICLIP_DATA, or else ~/.cache/miniclip."""
-    return Path(os.path.expanduser(os.environ.get("MINICLIP_DATA") or "~/.cache/miniclip"))
-
-
-def _download_cifar10() -> Path:
-    """The CIFAR-10 archive, downloaded once however many processes ask for it, and checked by its hash."""
-    archive = data_folder() / "cifar-10-binary.tar.gz"
-    try:
-        if not archive.exists():
-            archive.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{archive}.lock"):
-                if not archive.exists():
-                    torch.hub.download_url_to_file(CIFAR10_URL, str(archive), hash_prefix=CIFAR10_SHA256)
-        if hashlib.sha256(archive.read_bytes()).hexdigest() != CIFAR10_SHA256:
-            raise UserError(f"{str(archive)!r} is damaged: delete it, and it will be downloaded again")
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, RuntimeError) as error:
-        raise UserError(
-            f"CIFAR-10 could not be downloaded ({error}): use the dataset 'shapes', which needs no download, "
-            f"or put {CIFAR10_URL} into {str(archive.parent)!r} yourself"
-        ) from error
-    except OSError as error:
-        raise UserError(f"cannot use the data folder ({error}): set MINICLIP_DATA to one that you can write") from error
-    return archive
-
-
-def _load_cifar10(split: str, image_size: int, seed: int) -> ImageTextDataset:
-    """CIFAR-10 (Krizhevsky 2009); a twentieth of each class of its training images is the validation split."""
-    if image_size != 32:
-        raise UserError(f"the images of CIFAR-10 are 32 pixels wide: this model wants {image_size}")
-    with tarfile.open(_download_cifar10()) as archive:
-        members = {PurePosixPath(member.name).name: member for member in archive}
-        names = archive.extractfile(members["batches.meta.txt"]).read().decode().split()  # type: ignore[union-attr]
-        parts = ["test_batch.bin"] if split == "test" else [f"data_batch_{number}.bin" for number in range(1, 6)]
-        raw = b"".join(archive.extractfile(members[part]).read() for part in parts)  # type: ignore[union-attr]
-    records = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(-1, 1 + 3 * 32 * 32).copy())
-    labels, images = records[:, 0].long(), records[:, 1:].reshape(-1, 3, 32, 32)
-    if split != "test":
-        generator = torch.Generator().manual_seed(seed)
-        is_validation = torch.zeros(len(labels), dtype=torch.bool)
-        for label in range(len(names)):
-            (members_of_class,) = torch.where(labels == label)
-            order = torch.randperm(len(members_of_class), generator=generator)
-            is_validation[members_of_class[order[: len(order) // 20]]] = True
-        chosen = is_validation if split == "validation" else ~is_validation
-        images, labels = images[chosen], labels[chosen]
-    return ImageTextDataset(images, labels, tuple(names))
-
-
 def normalize(images: Tensor) -> Tensor:
     """uint8 images (N, 3, H, W) → what the model takes: float, each channel with about zero mean and unit deviation."""
     mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
@@ -247,6 +190,7 @@ def augment(images: Tensor, flip: bool, shift: int) -> Tensor:
 
     Args:
         images: uint8 (N, 3, H, W).
+        shift: in pixels, smaller than H and W.
 
     Returns:
         uint8 (N, 3, H, W), in channels-last memory order.

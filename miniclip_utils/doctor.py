@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .checkpoint import bundled_runs, load_run
-from .data import data_folder
+from .cifar10 import data_folder
 from .device import device_name, find_device, has_fast_bfloat16
 from .errors import run_command
 

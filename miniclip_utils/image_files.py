@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .errors import UserError
 
@@ -161,7 +162,8 @@ def read_images(
     images = torch.empty(len(names), 3, image_size, image_size, dtype=torch.uint8)
     place = {name: index for index, name in enumerate(names)}
     bad: list[str] = []
-    for name in source.files:  # in stored order: a compressed archive can only be read forwards
+    # In stored order: a compressed archive can only be read forwards.
+    for name in tqdm(source.files, desc="reading images", leave=False, disable=len(names) < 2_000):
         if name in place:
             try:
                 with source.open(name) as file:

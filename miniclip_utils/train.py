@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from .checkpoint import (
     write_file,
     write_json,
 )
-from .data import BatchLoader, load_dataset
+from .data import BatchLoader, ImageTextDataset, load_dataset
 from .device import device_name, fastest_device, find_device, has_fast_bfloat16
 from .errors import UserError, run_command
 from .evaluate import zero_shot_accuracy
@@ -69,8 +69,8 @@ class Recipe:
 
 
 RECIPES = {
-    "small": Recipe(epochs=4),
-    "medium": Recipe(epochs=12, image_sizes=((0.45, 20), (0.75, 24))),
+    "small": Recipe(epochs=3, batch_size=128),
+    "medium": Recipe(epochs=9, image_sizes=((0.4, 24),)),
     "vit-small": Recipe(epochs=20, learning_rate=1e-3),
 }
 
@@ -137,7 +137,8 @@ def train(
     preset = preset or default_preset(dataset)
     if preset not in RECIPES:
         raise UserError(f"there is no preset {preset!r} to train: choose one of {', '.join(RECIPES)}")
-    training = load_dataset(dataset, "train", PRESETS[preset].image_size, skip_bad_images=skip_bad_images)
+    splits = load_splits(dataset, PRESETS[preset].image_size, skip_bad_images)
+    training = splits["train"]
     if len(training.class_names) < 2:
         raise UserError(f"{dataset!r} has only the class {training.class_names[0]!r}: a contrast needs at least two classes")
     captions = [caption for template in training.templates for caption in fill(template, training.class_names)]
@@ -153,7 +154,7 @@ def train(
         vocabulary=tokenizer.vocabulary,
         context_length=tokenizer.context_length,
     )
-    return _fit(config, out, device, skip_bad_images, resume=False)
+    return _fit(config, splits, out, device, resume=False)
 
 
 def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_images: bool = False) -> Run:
@@ -166,17 +167,24 @@ def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_i
     config = read_config(out)
     if (out / "metrics.json").exists():
         raise UserError(f"the run {str(out)!r} has ended after its {config.recipe['epochs']} epochs: nothing is left to do")
-    return _fit(config, out, device, skip_bad_images, resume=(out / "checkpoint.safetensors").exists())
+    if config.recipe.keys() != {field.name for field in fields(Recipe)}:
+        raise UserError(f"{str(out / 'config.json')!r} has a recipe that this version does not know: start anew elsewhere")
+    splits = load_splits(config.dataset, config.model.image_size, skip_bad_images)
+    return _fit(config, splits, out, device, resume=(out / "checkpoint.safetensors").exists())
 
 
-def _fit(config: RunConfig, out: Path, device: str | torch.device | None, skip_bad_images: bool, resume: bool) -> Run:
+def load_splits(dataset: str, image_size: int, skip_bad_images: bool) -> dict[str, ImageTextDataset]:
+    """All splits of a dataset that a run needs, see `load_dataset`."""
+    names = ["train", "validation", "test"] + (["held_out"] if dataset == "shapes" else [])
+    return {name: load_dataset(dataset, name, image_size, skip_bad_images=skip_bad_images) for name in names}
+
+
+def _fit(
+    config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, device: str | torch.device | None, resume: bool
+) -> Run:
     """Trains a run to its end, from its start or from its checkpoint."""
     device = torch.device(device or fastest_device())
     recipe = Recipe(**config.recipe)
-    splits = {
-        split: load_dataset(config.dataset, split, config.model.image_size, skip_bad_images=skip_bad_images)
-        for split in ("train", "validation", "test", *(["held_out"] if config.dataset == "shapes" else []))
-    }
     torch.manual_seed(config.seed)
     run = new_run(config)
     run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest

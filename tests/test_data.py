@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from miniclip_utils import data
+from miniclip_utils import cifar10, data
 from miniclip_utils.data import MEAN, STD, BatchLoader, ImageTextDataset, augment, load_dataset, normalize
 from miniclip_utils.errors import UserError
 from miniclip_utils.prompts import TEMPLATES
@@ -386,8 +386,8 @@ def server(tmp_path, monkeypatch):
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(data, "CIFAR10_URL", url)
-    monkeypatch.setattr(data, "CIFAR10_SHA256", hashlib.sha256(ARCHIVE).hexdigest())
+    monkeypatch.setattr(cifar10, "CIFAR10_URL", url)
+    monkeypatch.setattr(cifar10, "CIFAR10_SHA256", hashlib.sha256(ARCHIVE).hexdigest())
     monkeypatch.setenv("MINICLIP_DATA", str(tmp_path / "data with space"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     yield url
@@ -402,7 +402,7 @@ def archive_path(tmp_path):
 
 def test_cifar10_is_downloaded_once_and_then_needs_no_network(server, tmp_path, monkeypatch):
     load_dataset("cifar10")
-    monkeypatch.setattr(data, "CIFAR10_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(cifar10, "CIFAR10_URL", "http://127.0.0.1:1")
     load_dataset("cifar10", "test")
     assert len(REQUESTS) == 1 and archive_path(tmp_path).read_bytes() == ARCHIVE
 
@@ -426,7 +426,7 @@ def test_cifar10_pixels_and_labels_are_those_of_the_file(server):
 
 
 def test_cifar10_with_the_wrong_hash_is_not_kept(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "CIFAR10_SHA256", "0" * 64)
+    monkeypatch.setattr(cifar10, "CIFAR10_SHA256", "0" * 64)
     with pytest.raises(UserError, match="could not be downloaded .*hash"):
         load_dataset("cifar10")
     assert [file.suffix for file in archive_path(tmp_path).parent.iterdir()] in ([], [".lock"])
@@ -434,14 +434,14 @@ def test_cifar10_with_the_wrong_hash_is_not_kept(server, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", ["/broken-off", "/rubbish", "/missing"])
 def test_a_download_that_fails_is_said_and_leaves_nothing(server, tmp_path, monkeypatch, path):
-    monkeypatch.setattr(data, "CIFAR10_URL", server + path)
+    monkeypatch.setattr(cifar10, "CIFAR10_URL", server + path)
     with pytest.raises(UserError, match="(?s)could not be downloaded .*use the dataset 'shapes'"):
         load_dataset("cifar10")
     assert [file.suffix for file in archive_path(tmp_path).parent.iterdir()] in ([], [".lock"])
 
 
 def test_without_network_the_shapes_are_offered(server, monkeypatch):
-    monkeypatch.setattr(data, "CIFAR10_URL", "http://127.0.0.1:1/cifar")
+    monkeypatch.setattr(cifar10, "CIFAR10_URL", "http://127.0.0.1:1/cifar")
     with pytest.raises(UserError, match="(?s)could not be downloaded .*use the dataset 'shapes'"):
         load_dataset("cifar10")
 
@@ -484,14 +484,14 @@ def test_read_only_data_folder_with_the_archive_in_it_is_enough(server, tmp_path
 def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MINICLIP_DATA", "~/pictures")
-    assert data.data_folder() == tmp_path / "pictures"
+    assert cifar10.data_folder() == tmp_path / "pictures"
 
 
 def test_eight_processes_in_one_folder_download_once(server, tmp_path):
     script = """
 import os, sys
-from miniclip_utils import data
-data.CIFAR10_URL, data.CIFAR10_SHA256 = sys.argv[1:]
+from miniclip_utils import cifar10, data
+cifar10.CIFAR10_URL, cifar10.CIFAR10_SHA256 = sys.argv[1:]
 children = []
 for _ in range(8):
     children.append(os.fork())
@@ -499,7 +499,7 @@ for _ in range(8):
         os._exit(len(data.load_dataset("cifar10", "test")))
 print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
 """
-    command = [sys.executable, "-c", script, data.CIFAR10_URL, data.CIFAR10_SHA256]
+    command = [sys.executable, "-c", script, cifar10.CIFAR10_URL, cifar10.CIFAR10_SHA256]
     answer = subprocess.run(command, text=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert answer.stdout == f"{[40] * 8}\n", answer.stderr
     assert len(REQUESTS) == 1

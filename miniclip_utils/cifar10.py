@@ -1,0 +1,83 @@
+"""CIFAR-10 (Krizhevsky 2009): downloaded once, checked by its hash, read without pickle."""
+
+import hashlib
+import http.client
+import os
+import socket
+import tarfile
+import urllib.error
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from .errors import UserError
+
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # the version that is not made of pickles
+CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+
+
+def data_folder() -> Path:
+    """Where downloads are kept for all lessons: $MINICLIP_DATA, or else ~/.cache/miniclip."""
+    return Path(os.path.expanduser(os.environ.get("MINICLIP_DATA") or "~/.cache/miniclip"))
+
+
+def load_cifar10(split: str, seed: int = 0) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """One split; "validation" is a twentieth of each class of the 50,000 training images, picked by the seed.
+
+    Returns:
+        images, uint8 (N, 3, 32, 32); labels, int64 (N,); the ten class names.
+
+    Raises:
+        UserError: it cannot be downloaded, or the downloaded file was changed.
+    """
+    with tarfile.open(download_cifar10()) as archive:
+        contents = {PurePosixPath(file.name).name: archive.extractfile(file) for file in archive if file.isfile()}
+
+        def read(name: str) -> bytes:
+            file = contents[name]
+            return file.read() if file else b""
+
+        class_names = tuple(read("batches.meta.txt").decode().split())
+        parts = ["test_batch.bin"] if split == "test" else [f"data_batch_{number}.bin" for number in range(1, 6)]
+        raw = b"".join(read(part) for part in parts)
+    # Each record is one byte for the label, and then the red, the green and the blue bytes of the pixels.
+    records = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(-1, 1 + 3 * 32 * 32).copy())
+    labels, images = records[:, 0].long(), records[:, 1:].reshape(-1, 3, 32, 32)
+    if split != "test":
+        generator = torch.Generator().manual_seed(seed)
+        is_validation = torch.zeros(len(labels), dtype=torch.bool)
+        for label in range(len(class_names)):
+            (of_class,) = torch.where(labels == label)
+            order = torch.randperm(len(of_class), generator=generator)
+            is_validation[of_class[order[: len(order) // 20]]] = True
+        chosen = is_validation if split == "validation" else ~is_validation
+        images, labels = images[chosen], labels[chosen]
+    return images, labels, class_names
+
+
+def download_cifar10() -> Path:
+    """The path of the archive, downloaded if it is not there yet, once however many processes ask for it."""
+    archive = data_folder() / "cifar-10-binary.tar.gz"
+    timeout = socket.getdefaulttimeout()
+    try:
+        if not archive.exists():
+            archive.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{archive}.lock"):
+                if not archive.exists():
+                    socket.setdefaulttimeout(60)  # else a firewall that swallows packets would hang it for ever
+                    torch.hub.download_url_to_file(CIFAR10_URL, str(archive), hash_prefix=CIFAR10_SHA256)
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != CIFAR10_SHA256:
+            raise UserError(f"{str(archive)!r} is damaged: delete it, and it will be downloaded again")
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, RuntimeError) as error:
+        raise UserError(
+            f"CIFAR-10 could not be downloaded ({error}): use the dataset 'shapes', which needs no download, "
+            f"or put {CIFAR10_URL} into {str(archive.parent)!r} yourself"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot use the data folder ({error}): set MINICLIP_DATA to one that you can write") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return archive
