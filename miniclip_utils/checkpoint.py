@@ -118,14 +118,17 @@ def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer]
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
     load_weights(model, _under("model.", tensors), path)
+    try:
+        progress = json.loads(metadata["progress"])
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{str(path)!r} holds weights, but not how far their training was: start anew in another folder"
+        ) from error
     parameters = dict(model.named_parameters())
-    states = [(*name.partition("."), value) for name, value in _under("optimizer.", tensors).items()]
-    if {name for _, _, name, _ in states} != parameters.keys():
-        raise UserError(f"{str(path)!r} does not hold the optimizer's state of each weight: start anew in another folder")
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    progress = json.loads(metadata.get("progress", "{}"))
-    if not {"epoch", "seconds", "log"} <= progress.keys():
-        raise UserError(f"{str(path)!r} holds weights, but not how far their training was: start anew in another folder")
+    states = [(*name.partition("."), value) for name, value in _under("optimizer.", tensors).items()]
+    if {name for _, _, name, _ in states} != {name for name, parameter in parameters.items() if parameter in owner}:
+        raise UserError(f"{str(path)!r} does not hold the optimizer's state of each weight: start anew in another folder")
     for key, _, name, value in states:
         parameter = parameters[name]
         if value.shape == parameter.shape:  # in the parameter's own memory order, for the same sums bit for bit

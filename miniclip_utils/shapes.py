@@ -16,7 +16,7 @@ from torch import Tensor
 
 IMAGE_SIZE = 32
 
-# Seven colours of the Okabe–Ito palette, which colour-blind readers can tell apart, and black.
+# The Okabe–Ito palette, whose eight colours colour-blind readers can tell apart.
 # https://jfly.uni-koeln.de/color/
 COLORS = {
     "black": (0, 0, 0),

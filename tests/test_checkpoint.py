@@ -192,6 +192,12 @@ def test_a_checkpoint_without_progress_is_refused(run, tmp_path):
         load_checkpoint(run.model, [torch.optim.AdamW(run.model.parameters())], tmp_path)
 
 
+def test_a_checkpoint_without_the_state_of_an_optimizer_is_refused(run, tmp_path):
+    save_checkpoint(run.model, [], tmp_path, {"epoch": 1})
+    with pytest.raises(UserError, match="does not hold the optimizer's state"):
+        load_checkpoint(run.model, [torch.optim.AdamW(run.model.parameters())], tmp_path)
+
+
 # config.json
 
 

@@ -476,8 +476,8 @@ def test_read_only_data_folder_with_the_archive_in_it_is_enough(server, tmp_path
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(data, "FileLock", refuse)
-    monkeypatch.setattr(data.Path, "mkdir", refuse)
+    monkeypatch.setattr(cifar10, "FileLock", refuse)
+    monkeypatch.setattr(cifar10.Path, "mkdir", refuse)
     assert len(load_dataset("cifar10", "test")) == 40
 
 

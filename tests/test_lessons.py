@@ -128,6 +128,8 @@ def test_stored_lesson_is_clean(lesson):
     assert counts == list(range(1, len(counts) + 1)), "not executed from top to bottom"
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    # A stored widget has no kernel behind it, and shows as an error.
+    assert not [output for output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
