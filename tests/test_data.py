@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from miniclip_utils import cifar10, data
+from miniclip_utils import cifar10
 from miniclip_utils.data import MEAN, STD, BatchLoader, ImageTextDataset, augment, load_dataset, normalize
 from miniclip_utils.errors import UserError
 from miniclip_utils.prompts import TEMPLATES
