@@ -13,7 +13,8 @@ course: .venv/lab.installed
 	$(BIN)/python -m miniclip_utils.classroom.course notebooks build/course
 
 lab: .venv/lab.installed
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+		notebooks/00_start_here.ipynb
 
 test: .venv/test.installed
 	$(BIN)/ruff check .

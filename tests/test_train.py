@@ -285,11 +285,18 @@ def test_command_line_errors_are_one_sentence(tmp_path, arguments, word):
 def test_interrupted_command_says_how_to_go_on(tmp_path, color_folder):
     arguments = ["--dataset", str(color_folder), "--preset", "small", "--epochs", "10000", "--batch-size", "8"]
     command = [sys.executable, "-m", "miniclip_utils.train", *arguments, "--out", "run"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "run/checkpoint.safetensors").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+
+    def listen() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background has inherited deafness to Ctrl-C
+
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=listen)
+    try:
+        while not (tmp_path / "run/checkpoint.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130 and "--resume --out run" in stderr.splitlines()[-1]
     assert load_run(tmp_path / "run").metrics is None
