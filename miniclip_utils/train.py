@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import platform
 import shlex
 import sys
@@ -54,7 +55,7 @@ class Recipe:
         warmup: share of all steps in which the learning rate rises from zero.
         flip, shift: augmentation, see `augment`.
         image_sizes: (share of all epochs, pixels) pairs: until that share, images are shrunk to that many pixels.
-            Early epochs learn as well from small images, at a fraction of the cost.
+            Small images cost a fraction of the time, and show less.
     """
 
     epochs: int = 12
@@ -131,7 +132,7 @@ def train(
     Raises:
         UserError: bad data; or `out` holds a run already; or the loss is no longer a number.
     """
-    out = Path(out).expanduser()
+    out = Path(os.path.expanduser(out))
     if (out / "config.json").exists():
         raise UserError(f"{str(out)!r} holds a run already: go on with it (--resume), or choose another folder (--out)")
     preset = preset or default_preset(dataset)
@@ -163,7 +164,7 @@ def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_i
     Raises:
         UserError: `out` holds no run, or one that has ended.
     """
-    out = Path(out).expanduser()
+    out = Path(os.path.expanduser(out))
     config = read_config(out)
     if (out / "metrics.json").exists():
         raise UserError(f"the run {str(out)!r} has ended after its {config.recipe['epochs']} epochs: nothing is left to do")
