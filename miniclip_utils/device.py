@@ -34,7 +34,8 @@ def device_name(device: torch.device) -> str:
     """What to call the hardware in a report."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{device.type}, {platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -1,5 +1,6 @@
 """The plots that lessons share."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,17 +12,19 @@ from torch import Tensor
 
 
 def show_images(images: Tensor, titles: Sequence[str] | None = None, columns: int = 8, size: float = 1.2) -> Figure:
-    """A grid of uint8 images (N, 3, H, W), each with a title above."""
+    """A grid of uint8 images (N, 3, H, W), `size` inches each, with a title above that is broken where it gets too wide."""
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * size, rows * size * (1.25 if titles else 1)), squeeze=False
-    )
+    letters = int(15 * size)  # of font size 8, side by side above one image
+    broken = ["\n".join(textwrap.fill(line, letters) for line in title.split("\n")) for title in titles or []]
+    lines = [1 + title.count("\n") for title in broken]
+    heights = [size + 0.14 * max(lines[columns * row : columns * (row + 1)], default=0) for row in range(rows)]
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * size, sum(heights)), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for index, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
+    for axis, image in zip(axes.flat, images, strict=False):
         axis.imshow(image.permute(1, 2, 0).cpu())
-        if titles:
-            axis.set_title(titles[index], fontsize=8)
+    for axis, title in zip(axes.flat, broken, strict=False):
+        axis.set_title(title, fontsize=8)
     return figure
 
 
@@ -31,7 +34,7 @@ def plot_matrix(matrix: Tensor, rows: Sequence[str], columns: Sequence[str], lab
     sns.heatmap(
         matrix.cpu(), xticklabels=list(columns), yticklabels=list(rows), cmap="viridis", cbar_kws={"label": label}, ax=axis
     )
-    axis.tick_params(axis="x", rotation=60)
+    axis.tick_params(axis="x", rotation=60 if max(map(len, columns)) > 2 else 0)
     axis.tick_params(axis="y", rotation=0)
     return axis
 
@@ -45,8 +48,10 @@ def plot_logs(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(10, 3.6))
     for name, log in logs.items():
         epochs = [line["epoch"] for line in log]
-        loss.plot(epochs, [line["loss_above_floor"] for line in log], marker="o", label=name)
-        accuracy.plot(epochs, [line["validation_top1"] for line in log], marker="o", label=name)
+        # The first is drawn wide, so that it shows below another one that repeats it.
+        style = {"marker": "o", "label": name, "linewidth": 5 if name == next(iter(logs)) else 2}
+        loss.plot(epochs, [line["loss_above_floor"] for line in log], **style)
+        accuracy.plot(epochs, [line["validation_top1"] for line in log], **style)
     loss.set(xlabel="epoch", ylabel="loss above its floor (nats)", ylim=(0, None))
     accuracy.set(xlabel="epoch", ylabel="validation top-1", ylim=(0, 1))
     accuracy.legend()

@@ -36,18 +36,11 @@ def temperature_matrix(cosines: Tensor) -> widgets.Widget:
     def show(_: object = None) -> None:
         logits = slider.value * cosines.detach().cpu().double()
         shares = logits.softmax(dim=1)
-        rows = ""
-        for i in range(n):
-            rows += f'<tr><td style="{CELL}"><i>I</i><sub>{i + 1}</sub></td>'
-            for j in range(n):
-                share = shares[i, j].item()
-                color = MATCH if i == j else RIVAL
-                rows += f'<td style="{CELL};background:rgba({color}, {0.06 + 0.8 * share:.2f})">{share:.0%}</td>'
-            rows += "</tr>"
-        head = "".join(f'<td style="{CELL}"><i>T</i><sub>{j + 1}</sub></td>' for j in range(n))
+        pictures, texts = ([f"<i>{letter}</i><sub>{k + 1}</sub>" for k in range(n)] for letter in "IT")
+        words = [[f"{share:.0%}" for share in row] for row in shares.tolist()]
         loss = abs((logits.log_softmax(1).diag() + logits.log_softmax(0).diag()).mean().item()) / 2  # never "-0.000"
         page.value = (
-            f'<table style="background:white;font-size:13px"><tr><td></td>{head}</tr>{rows}</table>'
+            f"{_matrix_table(shares, pictures, texts, words)}"
             f"<p>Loss {loss:.3f}. Chance is ln {n} = {math.log(n):.3f}. "
             f"The true text gets {shares.diag().mean().item():.0%} on average.</p>"
         )
@@ -55,6 +48,19 @@ def temperature_matrix(cosines: Tensor) -> widgets.Widget:
     slider.observe(show, "value")
     show()
     return widgets.VBox([slider, page])
+
+
+def _matrix_table(matrix: Tensor, rows: Sequence[str], columns: Sequence[str], words: Sequence[Sequence[str]]) -> str:
+    """HTML: a matrix with values up to 1, the diagonal in green, the rest in orange, the stronger the larger the value."""
+    small = f"{CELL};font-size:11px;line-height:1.1"
+    lines = "<tr><td></td>" + "".join(f'<td style="{small}">{name}</td>' for name in columns) + "</tr>"
+    for i, values in enumerate(matrix.clamp(min=0).tolist()):
+        lines += f'<tr><td style="{small}">{rows[i]}</td>'
+        for j, value in enumerate(values):
+            color = MATCH if i == j else RIVAL
+            lines += f'<td style="{CELL};background:rgba({color}, {0.05 + 0.85 * value:.2f})">{words[i][j]}</td>'
+        lines += "</tr>"
+    return f'<table style="background:white;font-size:13px">{lines}</table>'
 
 
 def batch_explorer(dataset: ImageTextDataset) -> widgets.Widget:
@@ -159,18 +165,10 @@ def checkpoint_slider(matrices: Mapping[int, Tensor], names: Sequence[str]) -> w
 
     def show(_: object = None) -> None:
         cosines = matrices[slider.value].cpu()
-        head = "".join(f'<td style="{CELL};font-size:11px;line-height:1.1">{name}</td>' for name in names)
-        rows = ""
-        for i, name in enumerate(names):
-            rows += f'<tr><td style="{CELL};font-size:11px;line-height:1.1">{name}</td>'
-            for j in range(len(names)):
-                color = MATCH if i == j else RIVAL
-                strength = 0.05 + 0.85 * max(cosines[i, j].item(), 0)
-                rows += f'<td style="{CELL};background:rgba({color}, {strength:.2f})">{cosines[i, j]:.2f}</td>'
-            rows += "</tr>"
+        words = [[f"{cosine:.2f}" for cosine in row] for row in cosines.tolist()]
         right = (cosines.argmax(dim=1) == torch.arange(len(names))).sum().item()
         page.value = (
-            f'<table style="background:white;font-size:13px"><tr><td></td>{head}</tr>{rows}</table>'
+            f"{_matrix_table(cosines, names, names, words)}"
             f"<p>{right} of {len(names)} pictures are closest to their own text.</p>"
         )
 
