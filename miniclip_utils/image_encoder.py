@@ -64,9 +64,18 @@ class VisionTransformer(nn.Module):
         width: length of each token's vector, and of the feature.
         layers: encoder blocks.
         num_heads: attention heads in each block.
+        activation: see `EncoderBlock`.
     """
 
-    def __init__(self, image_size: int, patch_size: int, width: int, layers: int, num_heads: int):
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        width: int,
+        layers: int,
+        num_heads: int,
+        activation: type[nn.Module] = nn.GELU,
+    ):
         super().__init__()
         if image_size % patch_size:
             raise ValueError(f"image_size {image_size} is not a multiple of patch_size {patch_size}")
@@ -76,7 +85,7 @@ class VisionTransformer(nn.Module):
         num_tokens = (image_size // patch_size) ** 2 + 1
         self.positional_embedding = nn.Parameter(torch.randn(num_tokens, width) * width**-0.5)
         self.norm_in = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(EncoderBlock(width, num_heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(EncoderBlock(width, num_heads, activation) for _ in range(layers))
         self.norm_out = nn.LayerNorm(width)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .image_encoder import ResNet, VisionTransformer
 from .text_encoder import TextTransformer
+from .transformer import QuickGELU
 
 MAX_LOGIT_SCALE = math.log(100)  # the paper's cap, §2.5: "to prevent scaling the logits by more than 100"
 
@@ -21,7 +22,8 @@ class ModelConfig:
         embed_dim: dimensions of the space that both towers are projected into.
         image_size: height and width of the images in pixels.
         image_tower: "resnet" (which reads `resnet_*`) or "vit" (which reads `vit_*`).
-        text_pooling: "cls" or "eos", see `TextTransformer`.
+        text_pooling: "cls", "eos" or "argmax", see `TextTransformer`.
+        quick_gelu: `QuickGELU` in the encoder blocks of both towers, in the place of GELU.
     """
 
     embed_dim: int = 128
@@ -38,6 +40,7 @@ class ModelConfig:
     text_layers: int = 3
     text_num_heads: int = 4
     text_pooling: str = "cls"
+    quick_gelu: bool = False
 
 
 PRESETS = {
@@ -72,17 +75,29 @@ class MiniCLIP(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int, context_length: int):
         super().__init__()
         self.config = config
+        activation = QuickGELU if config.quick_gelu else nn.GELU
         self.image_encoder: ResNet | VisionTransformer
         if config.image_tower == "resnet":
             self.image_encoder = ResNet(config.resnet_stem_width, config.resnet_widths, config.resnet_blocks)
         elif config.image_tower == "vit":
             self.image_encoder = VisionTransformer(
-                config.image_size, config.vit_patch_size, config.vit_width, config.vit_layers, config.vit_num_heads
+                config.image_size,
+                config.vit_patch_size,
+                config.vit_width,
+                config.vit_layers,
+                config.vit_num_heads,
+                activation,
             )
         else:
             raise ValueError(f"image_tower must be 'resnet' or 'vit', not {config.image_tower!r}")
         self.text_encoder = TextTransformer(
-            vocab_size, context_length, config.text_width, config.text_layers, config.text_num_heads, config.text_pooling
+            vocab_size,
+            context_length,
+            config.text_width,
+            config.text_layers,
+            config.text_num_heads,
+            config.text_pooling,
+            activation,
         )
         self.image_projection = nn.Linear(self.image_encoder.width, config.embed_dim, bias=False)  # W_i
         self.text_projection = nn.Linear(config.text_width, config.embed_dim, bias=False)  # W_t

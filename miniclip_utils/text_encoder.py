@@ -18,21 +18,30 @@ class TextTransformer(nn.Module):
         num_heads: attention heads in each block.
         pooling: where the feature is read. "cls": at a trainable [CLS] vector put in front, in a tower where
             every token sees every other. "eos": at the [EOS] token, in a causal tower where a token sees only
-            itself and those before it, as in CLIP (paper §2.4).
+            itself and those before it, as in CLIP (paper §2.4). "argmax": the same, where [EOS] is the largest
+            number of the vocabulary, as in OpenAI's.
+        activation: see `EncoderBlock`.
     """
 
     def __init__(
-        self, vocab_size: int, context_length: int, width: int, layers: int = 3, num_heads: int = 4, pooling: str = "cls"
+        self,
+        vocab_size: int,
+        context_length: int,
+        width: int,
+        layers: int = 3,
+        num_heads: int = 4,
+        pooling: str = "cls",
+        activation: type[nn.Module] = nn.GELU,
     ):
         super().__init__()
-        if pooling not in ("cls", "eos"):
-            raise ValueError(f"pooling must be 'cls' or 'eos', not {pooling!r}")
+        if pooling not in ("cls", "eos", "argmax"):
+            raise ValueError(f"pooling must be 'cls', 'eos' or 'argmax', not {pooling!r}")
         self.pooling = pooling
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, width))
         if pooling == "cls":
             self.cls_token = nn.Parameter(torch.empty(width))
-        self.blocks = nn.ModuleList(EncoderBlock(width, num_heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(EncoderBlock(width, num_heads, activation) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         for name, parameter in self.named_parameters(recurse=False):
             nn.init.normal_(parameter, std=0.01 if name == "positional_embedding" else 0.02)
@@ -54,5 +63,5 @@ class TextTransformer(nn.Module):
         x = self.norm(x)
         if self.pooling == "cls":
             return x[:, 0]
-        first_eos = (tokens == EOS).int().argmax(dim=1)
-        return x[torch.arange(n, device=tokens.device), first_eos]
+        place = tokens.argmax(dim=1) if self.pooling == "argmax" else (tokens == EOS).int().argmax(dim=1)
+        return x[torch.arange(n, device=tokens.device), place]

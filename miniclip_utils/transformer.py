@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 
@@ -39,15 +40,27 @@ class MultiHeadAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(n, length, width))
 
 
-class EncoderBlock(nn.Module):
-    """Attention, then a two-layer perceptron, each on a normalised input and added to a shortcut (pre-LayerNorm)."""
+class QuickGELU(nn.Module):
+    """x · sigmoid(1.702 · x), near GELU (Hendrycks and Gimpel 2016, §2). OpenAI's weights were trained with it."""
 
-    def __init__(self, width: int, num_heads: int):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class EncoderBlock(nn.Module):
+    """Attention, then a two-layer perceptron, each on a normalised input and added to a shortcut (pre-LayerNorm).
+
+    Args:
+        width, num_heads: see `MultiHeadAttention`.
+        activation: what stands between the perceptron's two layers, `nn.GELU` or `QuickGELU`.
+    """
+
+    def __init__(self, width: int, num_heads: int, activation: type[nn.Module] = nn.GELU):
         super().__init__()
         self.norm_1 = nn.LayerNorm(width)
         self.attention = MultiHeadAttention(width, num_heads)
         self.norm_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), activation(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = x + self.attention(self.norm_1(x), mask)

@@ -1,0 +1,176 @@
+"""OpenAI's CLIP in the course's classes: their Vision Transformers' sizes and weights (Radford et al. 2021, §2.4–2.5).
+
+The byte-pair tokenizer and the preparation of images are open_clip's: `open_clip.get_tokenizer("ViT-B-32")` and
+`open_clip.image_transform(model.config.image_size, is_train=False)`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .checkpoint import read_tensors
+from .errors import UserError
+from .model import PRESETS, MiniCLIP, ModelConfig
+
+if TYPE_CHECKING:
+    import open_clip  # an optional dependency, and slow to import
+
+VOCAB_SIZE, CONTEXT_LENGTH = 49_408, 77
+
+_VIT_B_32 = replace(PRESETS["vit-b-32"], text_pooling="argmax", quick_gelu=True)
+_VIT_L_14 = replace(
+    _VIT_B_32,
+    embed_dim=768,
+    vit_patch_size=14,
+    vit_width=1024,
+    vit_layers=24,
+    vit_num_heads=16,
+    text_width=768,
+    text_num_heads=12,
+)
+CONFIGS = {
+    "ViT-B/32": _VIT_B_32,
+    "ViT-B/16": replace(_VIT_B_32, vit_patch_size=16),
+    "ViT-L/14": _VIT_L_14,
+    "ViT-L/14@336px": replace(_VIT_L_14, image_size=336),
+}
+
+# Part of a name in the course's classes → in OpenAI's files. The order matters: what is left of a tower's name goes last.
+RENAMED = {
+    "image_encoder.patch_embedding": "visual.conv1",
+    "image_encoder.class_token": "visual.class_embedding",
+    "image_encoder.norm_in": "visual.ln_pre",
+    "image_encoder.norm_out": "visual.ln_post",
+    "image_encoder.blocks": "visual.transformer.resblocks",
+    "image_encoder.": "visual.",
+    "image_projection.weight": "visual.proj",
+    "text_encoder.norm": "ln_final",
+    "text_encoder.blocks": "transformer.resblocks",
+    "text_encoder.": "",
+    "text_projection.weight": "text_projection",
+    ".norm_1": ".ln_1",
+    ".attention.qkv.": ".attn.in_proj_",
+    ".attention.out": ".attn.out_proj",
+    ".norm_2": ".ln_2",
+    ".mlp.0": ".mlp.c_fc",
+    ".mlp.2": ".mlp.c_proj",
+}
+NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # three numbers that OpenAI's own files hold as well
+
+
+def openai_name(name: str) -> str:
+    """What OpenAI and open_clip call a tensor of `MiniCLIP.state_dict()`."""
+    for ours, theirs in RENAMED.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+@torch.no_grad()
+def from_state_dict(tensors: Mapping[str, Tensor], config: ModelConfig) -> MiniCLIP:
+    """Copies a state dict with OpenAI's names into a new model, in float32 and evaluation mode.
+
+    Args:
+        tensors: as in OpenAI's files and in open_clip's, of any floating-point type.
+        config: one of `CONFIGS`. The activation has no weights that could tell it apart: for weights that open_clip's
+            authors trained with plain GELU pass `replace(config, quick_gelu=False)`.
+
+    Raises:
+        UserError: a tensor is missing, not known, or of another shape; it is named.
+    """
+    with torch.device("meta"):  # shapes without memory: no random weights, which would be overwritten at once
+        model = MiniCLIP(config, VOCAB_SIZE, CONTEXT_LENGTH)
+    model.to_empty(device="cpu")
+    own = {openai_name(name): tensor for name, tensor in model.state_dict().items()}
+    for name in ("visual.proj", "text_projection"):
+        own[name] = own[name].T  # theirs is a plain matrix (in, out), and nn.Linear's weight is (out, in)
+    given = {name: tensor for name, tensor in tensors.items() if name not in NOT_WEIGHTS}
+    for name in sorted(own.keys() | given.keys()):
+        if name not in given:
+            raise UserError(f"the state dict lacks {name!r}: it is not whole, or of another model than the config")
+        if name not in own:
+            raise UserError(f"the state dict has {name!r}, which the config does not know: it is of another model")
+        if given[name].shape != own[name].shape:
+            raise UserError(
+                f"{name!r} has the shape {tuple(given[name].shape)}, and the config wants {tuple(own[name].shape)}: "
+                "it is of another model"
+            )
+        own[name].copy_(given[name])
+    return model.eval()
+
+
+def from_open_clip(model: "open_clip.CLIP") -> MiniCLIP:
+    """A `MiniCLIP` with the sizes, the activation and a copy of the weights of an open_clip model.
+
+    Raises:
+        UserError: the model is built otherwise than CLIP's Vision Transformers.
+    """
+    import open_clip
+
+    visual = getattr(model, "visual", None)
+    if not (
+        isinstance(model, open_clip.CLIP)
+        and isinstance(visual, open_clip.transformer.VisionTransformer)
+        and visual.pool_type == "tok"
+        and model.text_pool_type == "argmax"
+        and model.attn_mask is not None
+    ):
+        raise UserError(
+            f"this {type(model).__name__} of open_clip is not built like CLIP's Vision Transformers: "
+            "take a model such as 'ViT-B-32', with a class token in its image tower and a causal text tower"
+        )
+    image_blocks, text_blocks = visual.transformer.resblocks, model.transformer.resblocks
+    config = ModelConfig(
+        embed_dim=visual.output_dim,
+        image_size=visual.image_size[0],
+        image_tower="vit",
+        vit_patch_size=visual.patch_size[0],
+        vit_width=len(visual.class_embedding),
+        vit_layers=len(image_blocks),
+        vit_num_heads=image_blocks[0].attn.num_heads,
+        text_width=model.token_embedding.embedding_dim,
+        text_layers=len(text_blocks),
+        text_num_heads=text_blocks[0].attn.num_heads,
+        text_pooling="argmax",
+        quick_gelu=isinstance(image_blocks[0].mlp.gelu, open_clip.transformer.QuickGELU),
+    )
+    return from_state_dict(model.state_dict(), config)
+
+
+def load_clip(name: str, weights: str | Path | None = None) -> MiniCLIP:
+    """One of OpenAI's models, with its weights.
+
+    Args:
+        name: "ViT-B/32", "ViT-B/16", "ViT-L/14" or "ViT-L/14@336px".
+        weights: a safetensors file with OpenAI's names. Without one, open_clip fetches OpenAI's weights from the
+            Hugging Face hub once (605 MB for ViT-B/32) and keeps them in its cache.
+
+    Raises:
+        UserError: the name is not known, the weights cannot be had, or they are of another model.
+    """
+    if name not in CONFIGS:
+        raise UserError(f"there is no model {name!r} here: choose one of {', '.join(CONFIGS)}")
+    if weights is not None and not Path(weights).is_file():
+        raise UserError(
+            f"there is no file {str(weights)!r}: name a safetensors file, or leave it out to download the weights"
+        )
+    return from_state_dict(read_tensors(_download(name) if weights is None else Path(weights)), CONFIGS[name])
+
+
+def _download(name: str) -> Path:
+    """The path of OpenAI's weights in open_clip's cache, downloaded if they are not there yet."""
+    try:
+        import open_clip
+    except ImportError as error:
+        raise UserError("this needs open_clip: run 'python -m pip install open_clip_torch'") from error
+    model_name = name.replace("/", "-").replace("@336px", "-336")
+    try:
+        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model_name, "openai")))
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"OpenAI's weights of {name} could not be downloaded ({str(error).splitlines()[0]}): "
+            "connect to the internet, or pass the path of a safetensors file that holds them"
+        ) from error
