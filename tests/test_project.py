@@ -18,7 +18,7 @@ FLOORS = [
     {"image_encoder", "text_encoder"},
     {"data", "model"},
     {"checkpoint", "optimizers"},
-    {"evaluate", "explain"},
+    {"evaluate", "explain", "openai"},
     {"train", "inference", "doctor"},
 ]
 
