@@ -3,6 +3,9 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .distributed import gather, rank
 
 
 def clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
@@ -19,6 +22,48 @@ def clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor
     targets = torch.arange(len(logits), device=logits.device)
     image_to_text = F.cross_entropy(logits, targets)
     text_to_image = F.cross_entropy(logits.T, targets)
+    return (image_to_text + text_to_image) / 2
+
+
+def chunked_clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, chunk_size: int = 256) -> Tensor:
+    """`clip_loss` without the N×N matrix: the same value and gradients, a few rows of logits at a time.
+
+    Each cross-entropy is the logsumexp of a row or column minus the logit of its true pair. Rows are whole in their
+    chunk; columns are put together from one logsumexp for each chunk. No logits are kept for the backward pass, which
+    computes each chunk anew: one matrix product more, in memory that grows with N · chunk_size.
+
+    Args:
+        chunk_size: rows of logits that exist at once; from √N upwards nothing else grows faster with N.
+    """
+    chunks = image_features.split(chunk_size)
+    parts = [checkpoint(_logsumexps, chunk, text_features, logit_scale, use_reentrant=False) for chunk in chunks]
+    rows = torch.cat([row for row, _ in parts])  # (N,)
+    columns = torch.stack([column for _, column in parts]).logsumexp(dim=0)  # (N,)
+    matches = logit_scale * (image_features * text_features).sum(dim=1)  # (N,), the diagonal
+    return ((rows + columns) / 2 - matches).mean()
+
+
+def _logsumexps(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of the rows, (chunk,), and of the columns, (N,), of the logits of one chunk."""
+    logits = logit_scale * image_features @ text_features.T  # (chunk, N)
+    return logits.logsumexp(dim=1), logits.logsumexp(dim=0)
+
+
+def sharded_clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:
+    """`clip_loss` of the batches of all processes together, of which each computes only its own rows (paper §2.5).
+
+    The mean over the processes is the loss of one process with the whole batch. So are the gradients, once
+    DistributedDataParallel has averaged them.
+
+    Args:
+        image_features, text_features: (B, D), L2-normalised, this process's share; B must be the same everywhere.
+
+    Returns:
+        scalar: the mean over this process's B pairs, each compared with the features of all processes.
+    """
+    targets = rank() * len(image_features) + torch.arange(len(image_features), device=image_features.device)
+    image_to_text = F.cross_entropy(logit_scale * image_features @ gather(text_features).T, targets)  # (B, P·B)
+    text_to_image = F.cross_entropy(logit_scale * text_features @ gather(image_features).T, targets)
     return (image_to_text + text_to_image) / 2
 
 

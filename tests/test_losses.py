@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from miniclip_utils.losses import clip_loss, loss_floor, multi_positive_loss, siglip_loss
+from miniclip_utils.losses import chunked_clip_loss, clip_loss, loss_floor, multi_positive_loss, siglip_loss
 
 N, D = 12, 5
 SCALE = torch.tensor(10.0, dtype=torch.float64)
@@ -126,11 +126,44 @@ def test_both_directions_count():
     assert clip_loss(image, text, SCALE).item() == pytest.approx((math.log(N) + other_direction.item()) / 2, rel=1e-12)
 
 
-@pytest.mark.parametrize("loss", [clip_loss, multi_positive_loss, siglip_loss])
+@pytest.mark.parametrize("n, chunk_size", [(12, 5), (12, 4), (12, 1), (12, 100), (1, 3), (600, 256)])
+def test_chunked_loss_and_gradients_equal_those_of_the_paper(n, chunk_size):
+    def gradients(loss) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        inputs = [*features(n), torch.tensor(100.0, dtype=torch.float64)]  # a scale whose exponentials are large
+        value = loss(*(tensor.requires_grad_() for tensor in inputs))
+        return [value.detach(), *torch.autograd.grad(value, inputs)]
+
+    def by_definition(image, text, scale):
+        logits = scale * image @ text.T
+        return -(logits.log_softmax(dim=0).diag() + logits.log_softmax(dim=1).diag()).mean() / 2
+
+    ours = gradients(lambda *inputs: chunked_clip_loss(*inputs, chunk_size=chunk_size))
+    for own, expected in zip(ours, gradients(by_definition), strict=True):
+        assert (own - expected).norm() <= 1e-9 * max(expected.norm(), 1e-6)
+
+
+def test_chunked_loss_keeps_no_matrix_for_the_backward_pass():
+    kept = 0
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel()
+        return tensor
+
+    image, text = (tensor.requires_grad_() for tensor in features(512))
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        chunked_clip_loss(image, text, SCALE, chunk_size=32)
+    assert kept < 512 * 512 / 2
+
+
+@pytest.mark.parametrize("loss", [clip_loss, chunked_clip_loss, multi_positive_loss, siglip_loss])
 def test_gradients_by_finite_differences(loss):
     image, text = (tensor.requires_grad_() for tensor in features(6))
     scale = SCALE.clone().requires_grad_()
     labels = torch.tensor([0, 0, 1, 2, 2, 3])
     bias = torch.tensor(-2.0, dtype=torch.float64, requires_grad=True)
-    extra = {"clip_loss": (), "multi_positive_loss": (labels,), "siglip_loss": (bias, labels)}[loss.__name__]
+    extra = {"clip_loss": (), "chunked_clip_loss": (4,), "multi_positive_loss": (labels,), "siglip_loss": (bias, labels)}[
+        loss.__name__
+    ]
     assert torch.autograd.gradcheck(loss, (image, text, scale, *extra))
