@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"torch": "pytorch"}  # where conda-forge calls a package otherwise
 FLOORS = [
+    {"distributed", "gradient_cache"},
     {"errors", "device", "shapes", "prompts", "tokenizer", "losses", "transformer", "image_files", "cifar10"},
     {"image_encoder", "text_encoder"},
     {"data", "model"},
