@@ -118,6 +118,22 @@ def test_each_typical_mistake_is_named(lesson, index, tag, capsys):
         assert len(messages) == len(mistakes[name]), f"{name}: two mistakes get the same message"
 
 
+@pytest.mark.parametrize("lesson, index, tag", EXERCISES)
+def test_no_constant_is_right(lesson, index, tag, capsys):
+    """Neither a fixed number nor one argument handed back, nor for ever what once was right."""
+    stub, calls = check_calls(cells_of(lesson)[index].source)
+    for call in calls:
+        name = call.partition("(")[2].rstrip(")")
+        constants = [
+            f"once = {name}\nkept = []\n"
+            f"def {name}(*arguments):\n    kept or kept.append(once(*arguments))\n    return kept[0]",
+            *(f"{name} = lambda *arguments: {value}" for value in ("0", "1", "True", "arguments[0]", "arguments[-1]")),
+        ]
+        for constant in constants:
+            message = run_exercise(lesson, f"{stub}\n{solution_of(lesson, index)}\n{constant}", [call], capsys)
+            assert message and not message.startswith("✓"), constant
+
+
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
 def test_stored_lesson_is_clean(lesson):
     notebook = nbformat.read(lesson, as_version=4)

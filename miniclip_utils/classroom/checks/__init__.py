@@ -9,6 +9,8 @@ module holds what they share. In a lesson:
 """
 
 import functools
+import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,18 +31,36 @@ def exercise(check: Callable[[Any], str | None]) -> Callable[[Any], None]:
 
     @functools.wraps(check)
     def run(answer: Any) -> None:
-        try:
-            with torch.random.fork_rng(devices=[]):  # the same numbers for every try
-                torch.manual_seed(0)
-                problem = check(answer)
-        except NotSolved:
-            print(f"… {check.__name__}: not solved yet")
-        except Exception as error:  # whatever a learner's code may raise
-            print(f"✗ {check.__name__}: your code raised {type(error).__name__}: {error}")
-        else:
-            print(f"✗ {check.__name__}: {problem}" if problem else f"✓ {check.__name__}: right")
+        print(_verdict(check, answer))
 
     return run
+
+
+def _verdict(check: Callable[[Any], str | None], answer: Any) -> str:
+    """What a check says of an answer, in one line that starts with `…`, `✓` or `✗`."""
+    try:
+        problem = None
+        with torch.random.fork_rng(devices=[]):
+            for seed in (0, 1):  # the same numbers for every try, and two sets, so that no fixed answer is right
+                torch.manual_seed(seed)
+                problem = problem or check(answer)
+    except NotSolved:
+        return f"… {check.__name__}: not solved yet"
+    except Exception as error:  # whatever a learner's code may raise
+        return f"✗ {check.__name__}: your code raised {type(error).__name__}: {error}"
+    return f"✗ {check.__name__}: {problem}" if problem else f"✓ {check.__name__}: right"
+
+
+def mark(check: Callable[[Any], None], answer: Any, points: int) -> int:
+    """Prints what a check says of an answer, and returns its points: all of them if it is right, else 0.
+
+    nbgrader reads the points from the output of the cell. It takes a warning for an error, so none is shown.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        verdict = _verdict(inspect.unwrap(check), answer)
+    print(verdict)
+    return points if verdict.startswith("✓") else 0
 
 
 def solved(value: Any) -> Any:

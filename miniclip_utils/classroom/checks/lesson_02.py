@@ -208,7 +208,7 @@ def receptive_field(answer: Callable[[list[tuple[int, int]]], int]) -> str | Non
 
 @exercise
 def patchify(answer: Callable[[Tensor, int], Tensor]) -> str | None:
-    images, p = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6), 2
+    images, p = torch.randn(2, 3, 4, 6), 2
     tiles = images.unflatten(3, (-1, p)).unflatten(2, (-1, p))  # (N, C, rows, p, columns, p)
     return diagnose(
         answer(images.clone(), p),

@@ -118,9 +118,10 @@ def as_mask(answer: Any) -> tuple[Tensor, str | None]:
 
 @exercise
 def padding_mask(answer: Callable[[Tensor], Tensor]) -> str | None:
-    tokens = torch.tensor([[2, 5, 1, 6, 3, 0, 0], [2, 5, 7, 6, 4, 3, 0], [2, 3, 0, 0, 0, 0, 0]])
+    tokens = torch.tensor([[2, 5, 1, 6, 3, 0, 0], [2, 5, 7, 6, 4, 3, 0], [2, 3, 0, 0, 0, 0, 0]])[torch.randperm(3)]
     got, problem = as_mask(answer(tokens))
-    is_word = torch.tensor([[i < length for i in range(7)] for length in (5, 6, 2)])
+    lengths = [row.index(3) + 1 for row in tokens.tolist()]
+    is_word = torch.tensor([[i < length for i in range(7)] for length in lengths])
 
     def keys(visible: Tensor) -> Tensor:
         return visible[:, None, None, :]

@@ -13,8 +13,9 @@ from . import diagnose, exercise, solved
 
 @exercise
 def moved_columns(answer: Callable[[int, Tensor, Tensor], Tensor]) -> str | None:
-    width, shifts = 7, [0, 2, -3, 1, -2, 3]
-    mirrored = [False, False, False, True, True, True]
+    width, order = 7, torch.randperm(6).tolist()
+    shifts = [(0, 2, -3, 1, -2, 3)[i] for i in order]
+    mirrored = [i >= 3 for i in order]
 
     def columns(reflect: Callable[[int], int], sign: int = 1, flips: list[bool] = mirrored, early: bool = False) -> Tensor:
         rows = []
@@ -81,7 +82,8 @@ def careful_logits(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str | N
 
 @exercise
 def decayed(answer: Callable[[dict[str, Tensor]], list[str]]) -> str | None:
-    small = ModelConfig(embed_dim=8, image_tower="vit", vit_width=8, vit_layers=1, vit_num_heads=2, text_width=8)
+    layers = int(torch.randint(1, 9, ()))
+    small = ModelConfig(embed_dim=8, image_tower="vit", vit_width=8, vit_layers=layers, vit_num_heads=2, text_width=8)
     parameters: dict[str, Tensor] = dict(MiniCLIP(small, vocab_size=9, context_length=6).named_parameters())
     got = set(solved(answer(dict(parameters))))
     right = {name for name, parameter in parameters.items() if parameter.dim() in (2, 3, 4)}
