@@ -34,9 +34,8 @@ def test_conda_and_pip_ask_for_the_same_versions():
     conda = bounds([line.split("- ")[1] for line in lines if re.match(r"  - [\w-]+[><=]", line)])
     assert conda.pop("python") == PROJECT["requires-python"]
     extras = PROJECT["optional-dependencies"]
-    wanted = bounds(
-        PROJECT["dependencies"] + extras["lab"] + [line for line in extras["teach"] + extras["test"] if "[" not in line]
-    )
+    extra = [line for lines in extras.values() for line in lines if "[" not in line]
+    wanted = bounds(PROJECT["dependencies"] + extra)
     pip_only = {"open-clip-torch", "sphinx-revealjs"}
     assert conda == {CONDA_NAMES.get(name, name): bound for name, bound in wanted.items() if name not in pip_only}
 
