@@ -7,6 +7,9 @@ help:
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make test     run all tests"
 	@echo "make bench    measure what the course promises about speed and accuracy"
+	@echo "make editions student, solution and nbgrader editions of the lessons, for a class"
+	@echo "make slides   the lessons as slides"
+	@echo "make site     the lessons as a web site"
 	@echo "make clean    remove what the targets above made"
 
 course: .venv/lab.installed
@@ -22,6 +25,15 @@ test: .venv/test.installed
 	$(BIN)/mypy
 	$(BIN)/pytest --nbval --nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 300 --durations 10 tests notebooks
 
+editions: .venv/teach.installed
+	$(BIN)/python -m miniclip_utils.classroom.editions notebooks build/editions
+
+slides: .venv/teach.installed
+	$(BIN)/python -m miniclip_utils.classroom.slides notebooks build/slides
+
+site: .venv/teach.installed
+	$(BIN)/python -m miniclip_utils.classroom.site . build/site
+
 bench: .venv/test.installed
 	$(BIN)/python tests/bench.py
 
@@ -34,4 +46,4 @@ clean:
 	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"
 	touch $@
 
-.PHONY: help course lab test bench clean
+.PHONY: help course lab test editions slides site bench clean

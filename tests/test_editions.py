@@ -1,0 +1,178 @@
+"""The editions for a class, made of every lesson; one goes through nbgrader itself."""
+
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from miniclip_utils import UserError
+from miniclip_utils.classroom import editions
+from miniclip_utils.classroom.checks import lesson_04, mark
+
+from .mistakes.lesson_04 import MISTAKES
+from .test_lessons import LESSONS, ROOT, check_calls, run_exercise
+
+each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+
+
+def read(lesson: Path):
+    return nbformat.read(lesson, as_version=4)
+
+
+def exercises(notebook) -> list:
+    return [cell for cell in notebook.cells if editions.is_exercise(cell)]
+
+
+@each_lesson
+def test_student_edition_has_stubs_and_no_solutions(lesson):
+    student = editions.student_edition(read(lesson))
+    nbformat.validate(student)
+    assert exercises(student) and [c.source for c in exercises(student)] == [c.source for c in exercises(read(lesson))]
+    assert not [cell for cell in student.cells if cell.get("outputs") or cell.get("execution_count")]
+    text = "\n".join(cell.source for cell in student.cells if cell.cell_type == "markdown")
+    assert "Solution</summary>" not in text and "Hint 1" in text
+    for cell in exercises(editions.solution_edition(read(lesson))):
+        body = [line for line in cell.source.splitlines() if line.startswith("    return ") and "..." not in line]
+        assert not [line for line in body if line in text]
+
+
+@each_lesson
+def test_solution_edition_passes_every_check(lesson, capsys):
+    solved = editions.solution_edition(read(lesson))
+    nbformat.validate(solved)
+    for cell in exercises(solved):
+        code, calls = check_calls(cell.source)
+        assert "..." not in [line.strip() for line in code.splitlines()]
+        lines = run_exercise(lesson, code, calls, capsys).splitlines()
+        assert len(lines) == len(calls) and all(line.startswith("✓ ") for line in lines), lines
+
+
+@each_lesson
+def test_nbgrader_accepts_the_metadata_and_gives_back_the_stubs(lesson, capsys):
+    nbgraderformat = pytest.importorskip("nbgrader.nbgraderformat")
+    from nbgrader.preprocessors import ClearSolutions
+
+    source = editions.nbgrader_edition(read(lesson), lesson.stem[:2])
+    nbformat.validate(source)
+    nbgraderformat.MetadataValidator().validate_nb(source)
+    marks = [cell for cell in source.cells if cell.metadata.get("nbgrader", {}).get("grade")]
+    assert len(marks) == sum(len(editions.checks_of(cell)) for cell in exercises(source)) > 0
+    assert all(cell.metadata.nbgrader.points in (1, 2, 3) for cell in marks)
+    release, _ = ClearSolutions(code_stub={"python": "..."}).preprocess(source, {})
+    for cell in exercises(release):
+        for line in run_exercise(lesson, *check_calls(cell.source), capsys).splitlines():
+            assert line.endswith("not solved yet")
+
+
+def test_a_mark_is_all_points_or_none(capsys):
+    def right(cosines, t):
+        warnings.warn("nbgrader would take this for an error", stacklevel=1)
+        return t.exp().clamp(max=100) * cosines
+
+    answers = {right: 2, lambda cosines, t: t * cosines: 0, lambda cosines, t: ...: 0, lambda: None: 0}
+    assert [mark(lesson_04.scaled_logits, answer, points=2) for answer in answers] == list(answers.values())
+    captured = capsys.readouterr()
+    assert captured.err == "" and [line[0] for line in captured.out.splitlines()] == ["✓", "✗", "…", "✗"]
+
+
+def test_a_lesson_is_made_from_first_to_last_and_a_changed_file_is_kept(tmp_path):
+    """Executes lesson 00, so it takes as long as that lesson."""
+    notebooks, out = tmp_path / "course/notebooks", tmp_path / "editions"
+    shutil.copytree(ROOT / "figure", tmp_path / "course/figure")
+    notebooks.mkdir()
+    before = Path(shutil.copy(LESSONS[0], notebooks)).read_bytes()
+    name = LESSONS[0].name
+    assert editions.make_editions(notebooks / name, out) == []
+    assert [path.name for path in notebooks.iterdir()] == [name] and (notebooks / name).read_bytes() == before
+
+    solution = read(out / "solution/notebooks" / name)
+    for cell in exercises(solution):
+        assert cell.outputs[0].text.startswith("✓ ")
+    for edition in ("student/notebooks", "solution/notebooks", f"nbgrader/source/{LESSONS[0].stem}"):
+        made = out / edition / name
+        figures = [figure for cell in read(made).cells for figure in editions.FIGURE.findall(cell.source)]
+        assert all((made.parent.parent / figure).is_file() for figure in figures)
+    assert (out / f"nbgrader/source/{LESSONS[0].stem}/figure/clip.svg").is_file()
+
+
+def test_files_that_somebody_changed_are_not_written_over(tmp_path):
+    assert editions.place({"a.ipynb": b"1", "b/b.ipynb": b"1"}, tmp_path) == []
+    (tmp_path / "a.ipynb").write_bytes(b"a learner's work")
+    assert editions.place({"a.ipynb": b"2", "b/b.ipynb": b"2"}, tmp_path) == ["a.ipynb"]
+    assert (tmp_path / "a.ipynb").read_bytes() == b"a learner's work"
+    assert (tmp_path / "b/b.ipynb").read_bytes() == b"2"
+    (tmp_path / "own.ipynb").write_bytes(b"never ours")
+    assert editions.place({"own.ipynb": b"3"}, tmp_path) == ["own.ipynb"]
+    with pytest.raises(UserError, match="not a folder for editions"):
+        editions.place({"a": b""}, LESSONS[0].parent)
+
+
+def test_a_missing_or_failing_solution_is_named(tmp_path):
+    lesson = read(LESSONS[0])
+    index = next(index for index, cell in enumerate(lesson.cells) if editions.is_exercise(cell))
+    with pytest.raises(UserError, match="does not define my_best_match"):
+        editions.solve(lesson.cells[index].source, "def other():\n    return 1\n")
+    lesson.cells = lesson.cells[: index + 1]
+    with pytest.raises(UserError, match="no folded solution"):
+        editions.solution_edition(lesson)
+
+
+# How the answers of a class of three score: by nbgrader, on all exercises of lesson 04 without the rest of the lesson.
+CLASS = ("right", "mistake-0", "mistake-1")
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    """student → check → points, as nbgrader recorded them."""
+    pytest.importorskip("nbgrader")
+    from nbgrader.api import Gradebook
+
+    course = tmp_path_factory.mktemp("course")
+    name = "04_similarity_and_loss"
+    lesson = read(ROOT / f"notebooks/{name}.ipynb")
+    kept = [editions.is_exercise(cell) or "as check" in cell.source or cell.cell_type == "markdown" for cell in lesson.cells]
+    lesson.cells = [cell for cell, keep in zip(lesson.cells, kept, strict=True) if keep]
+    source = editions.nbgrader_edition(lesson, "04")
+    files = {f"source/{name}/{name}.ipynb": nbformat.writes(source).encode()}
+    editions.place({**files, "nbgrader_config.py": editions.NBGRADER_CONFIG.encode()}, course)
+
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # nbgrader calls alembic by its name
+
+    def nbgrader(*command):
+        command = [sys.executable, "-m", "nbgrader", *command]
+        result = subprocess.run(command, cwd=course, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+    nbgrader("generate_assignment", name)
+    for student in CLASS:
+        handed_in = read(course / f"release/{name}/{name}.ipynb")
+        for cell in exercises(handed_in):
+            (check, answer), *_ = editions.checks_of(cell)
+            if student == "right":
+                cell.source = next(c.source for c in exercises(source) if f"check.{check}(" in c.source)
+            else:
+                cell.source += "\n" + MISTAKES[check][int(student[-1])][0]
+        editions.place({f"submitted/{student}/{name}/{name}.ipynb": nbformat.writes(handed_in).encode()}, course)
+    nbgrader("autograde", name)
+    with Gradebook(f"sqlite:///{course}/gradebook.db") as book:
+        yield {
+            student: {grade.name: (grade.auto_score, grade.max_score) for grade in notebook.grades}
+            for student in CLASS
+            for notebook in [book.find_submission_notebook(name, name, student)]
+        }
+
+
+def test_right_answers_score_full_marks(graded):
+    assert len(graded["right"]) == len(MISTAKES)
+    assert all(points == most > 0 for points, most in graded["right"].values())
+
+
+@pytest.mark.parametrize("student", CLASS[1:])
+def test_typical_mistakes_lose_theirs(graded, student):
+    assert len(graded[student]) == len(MISTAKES)
+    assert all(points == 0 for points, _ in graded[student].values())
