@@ -5,7 +5,7 @@ Run it as `python figure/class_aware.py`.
 
 from style import GRAY, MATCH, OTHER, TEXT, box, canvas, cell, panel, picture, save, shade, text, tint
 
-CAPTIONS = ["red star", "blue ring", "red star"]
+CAPTIONS = ["pink star", "blue ring", "pink star"]
 SIDE, TOP = 62, 92  # of a cell, and the top edge of the matrix
 
 
@@ -27,6 +27,6 @@ def matrix(ax, left, number, title, by_class, note):
 
 
 ax = canvas(340)
-matrix(ax, 8, 1, "By index: only the diagonal", False, "a red star for “red star” is called wrong")
+matrix(ax, 8, 1, "By index: only the diagonal", False, "a pink star for “pink star” is called wrong")
 matrix(ax, 404, 2, "By class: what the caption says", True, "every picture that fits is right")
 save(ax, __file__, "Retrieval by index and by class")

@@ -5,7 +5,7 @@ Run it as `python figure/clip.py`.
 
 from style import GRAY, IMAGE, MATCH, OTHER, TEXT, arrow, box, canvas, cell, panel, picture, save, shade, text, tint, tower
 
-PAIRS = {"red circle": 1, "green star": 0, "blue moon": 4, "pink heart": 2}  # each with the seed of its scene
+PAIRS = {"black ring": 1, "green star": 0, "blue moon": 4, "pink heart": 2}  # each with the seed of its scene
 LABELS = ["black cross", "blue star", "cyan ring", "yellow moon"]
 SIDE, GAP = 40, 18  # of a cell, and of the dots before the last one
 OFFSETS = [0, SIDE, 2 * SIDE, 3 * SIDE + GAP]

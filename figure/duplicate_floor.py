@@ -7,7 +7,7 @@ import math
 
 from style import EDGE, GRAY, IMAGE, MATCH, OTHER, PANEL, TEXT, canvas, cell, picture, rounded, save, shade, text, tint
 
-PAIRS = [("red circle", 1), ("red circle", 5), ("red circle", 8), ("blue moon", 4), ("blue moon", 2), ("green star", 0)]
+PAIRS = [("black ring", 1), ("black ring", 5), ("black ring", 8), ("blue moon", 4), ("blue moon", 2), ("green star", 0)]
 SIDE, LEFT, TOP = 46, 150, 104
 NAMES = [name for name, _ in PAIRS]
 N = len(PAIRS)

@@ -6,7 +6,7 @@ Run it as `python figure/pair_and_batch.py`.
 from style import CLASS_NAMES, GRAY, IMAGE, MATCH, TEXT, arrow, box, canvas, cell, panel, picture, save, shade, text
 
 PAIRS = {  # name → seed of its scene, template
-    "red circle": (1, "a photo of a {}."),
+    "black ring": (1, "a photo of a {}."),
     "green star": (0, "this is a {}."),
     "blue moon": (4, "an image of the {}."),
     "pink heart": (2, "a photo of a {}."),

@@ -27,7 +27,7 @@ from style import (
     vector,
 )
 
-PAIRS = {"red circle": 1, "green star": 0, "blue moon": 4, "pink heart": 2}  # each with the seed of its scene
+PAIRS = {"black ring": 1, "green star": 0, "blue moon": 4, "pink heart": 2}  # each with the seed of its scene
 N, SIDE = len(PAIRS), 44  # pairs, and the side of a cell of the matrix
 INPUT, ENCODER, FEATURE, LINEAR, NORM, EMBEDDING, MATRIX = 20, 174, 258, 322, 384, 438, 492  # left edges
 CAPTIONS, ROWS = 66, 262  # top edges of the two lanes

@@ -10,7 +10,7 @@ FAST, EXACT = "#f3f0fa", "#f6f8fa"  # where numbers are bfloat16, and where they
 
 def images(ax):
     """Bytes become floats only in the batch."""
-    for i, (name, seed) in enumerate([("red circle", 1), ("green star", 0), ("pink heart", 2)]):
+    for i, (name, seed) in enumerate([("black ring", 1), ("green star", 0), ("pink heart", 2)]):
         picture(ax, 16 + 14 * i, 56 + 14 * i, 46, name, seed)
     text(ax, 57, 150, "bytes on the device\nuint8 (B, 3, H, W)", 11, GRAY, linespacing=1.4)
     arrow(ax, (92, 94), (126, 94))
