@@ -37,7 +37,8 @@ def process(ax, y: float, rank: int) -> None:
 ax = canvas(440)
 process(ax, 8, 0)
 process(ax, 242, 1)
-ax.annotate("", (298, 262), (298, 186), arrowprops={"arrowstyle": "<->", "color": MATCH, "linewidth": 2.2})
+for x in (170, 630):
+    ax.annotate("", (x, 244), (x, 196), arrowprops={"arrowstyle": "<->", "color": MATCH, "linewidth": 2.2})
 rounded(ax, 190, 205, 420, 30, "white", MATCH, linewidth=1.2)
 text(ax, 400, 220, "features one way, their gradients back, and summed", 12, va="center")
 save(ax, __file__, "Features gathered from two processes")
