@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from .checkpoint import (
@@ -33,6 +34,7 @@ from .checkpoint import (
 )
 from .data import BatchLoader, ImageTextDataset, load_dataset
 from .device import device_name, fastest_device, find_device, has_fast_bfloat16
+from .distributed import gather, processes, rank, world_size
 from .errors import UserError, run_command
 from .evaluate import zero_shot_accuracy
 from .losses import loss_floor, multi_positive_loss
@@ -106,7 +108,19 @@ def contrastive_step(model: MiniCLIP, images: Tensor, labels: Tensor, caption_to
     # Small differences of cosines times a large scale: the loss is computed in full precision.
     image_features = F.normalize(image_features.float(), dim=-1)
     text_features = F.normalize(text_features.float(), dim=-1)
-    return multi_positive_loss(image_features, text_features, model.logit_scale.exp(), labels)
+    scale = model.logit_scale.exp()
+    return multi_positive_loss(gather(image_features), gather(text_features), scale, gather(labels))
+
+
+class _ContrastiveStep(nn.Module):
+    """`contrastive_step` as a module: DistributedDataParallel averages the gradients of what passes its `forward`."""
+
+    def __init__(self, model: MiniCLIP):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, labels: Tensor, caption_tokens: Tensor) -> Tensor:
+        return contrastive_step(self.model, images, labels, caption_tokens)
 
 
 def train(
@@ -118,7 +132,7 @@ def train(
     device: str | torch.device | None = None,
     skip_bad_images: bool = False,
 ) -> Run:
-    """Trains a model from scratch, and writes a run.
+    """Trains a model from scratch, and writes a run. Under `torchrun` all processes train it, and the first one writes.
 
     Args:
         dataset: see `load_dataset`.
@@ -128,6 +142,9 @@ def train(
         seed: fixes the weights at the start, the order of the batches and the augmentation.
         device: "cpu", "cuda", "mps"; by default the fastest that is there.
         skip_bad_images: see `load_dataset`.
+
+    Returns:
+        the run; only the first process has its metrics.
 
     Raises:
         UserError: bad data; or `out` holds a run already; or the loss is no longer a number.
@@ -180,42 +197,59 @@ def load_splits(dataset: str, image_size: int, skip_bad_images: bool) -> dict[st
     return {name: load_dataset(dataset, name, image_size, skip_bad_images=skip_bad_images) for name in names}
 
 
+def _share(dataset: ImageTextDataset) -> ImageTextDataset:
+    """This process's part of a dataset: every P-th image, as many as each of the P processes can have."""
+    rows = slice(rank(), len(dataset) // world_size() * world_size(), world_size())
+    return replace(dataset, images=dataset.images[rows], labels=dataset.labels[rows])
+
+
 def _fit(
     config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, device: str | torch.device | None, resume: bool
 ) -> Run:
     """Trains a run to its end, from its start or from its checkpoint."""
     device = torch.device(device or fastest_device())
     recipe = Recipe(**config.recipe)
+    if recipe.batch_size % world_size():
+        raise UserError(
+            f"{world_size()} processes cannot share batches of {recipe.batch_size} evenly: choose another --batch-size"
+        )
     torch.manual_seed(config.seed)
     run = new_run(config)
     run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest
-    loader = BatchLoader(splits["train"], recipe.batch_size, device, recipe.flip, recipe.shift)
+    loader = BatchLoader(_share(splits["train"]), recipe.batch_size // world_size(), device, recipe.flip, recipe.shift)
     optimizers = make_optimizers(run.model, recipe.learning_rate, recipe.convolution_learning_rate, recipe.weight_decay)
     captions = [fill(template, config.class_names) for template in config.templates]
     caption_tokens = torch.stack([run.tokenizer(texts) for texts in captions], dim=1).to(device)  # (classes, templates, L)
 
+    step: nn.Module = _ContrastiveStep(run.model)
+    if world_size() > 1:
+        step = DistributedDataParallel(step)
+
     epoch, seconds = 0, 0.0
     log: list[dict[str, Any]] = []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {str(out)!r} ({error.strerror}): choose another with --out") from error
     if resume:
         progress = load_checkpoint(run.model, optimizers, out)
         epoch, seconds, log = progress["epoch"], progress["seconds"], progress["log"]
-    else:
+    elif rank() == 0:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the folder {str(out)!r} ({error.strerror}): choose another with --out") from error
         write_config(config, out)
 
     while epoch < recipe.epochs:
         started = time.perf_counter()
-        torch.manual_seed(config.seed * 1_000_003 + epoch + 1)  # each epoch anew, so that a resumed one draws the same
-        entry = _train_epoch(run.model, loader, optimizers, caption_tokens, recipe, epoch)
+        # Each epoch anew, so that a resumed one draws the same; and each process its own.
+        torch.manual_seed(config.seed * 1_000_003 + rank() * 10_007 + epoch + 1)
+        entry = _train_epoch(run.model, step, loader, optimizers, caption_tokens, recipe, epoch)
         if not math.isfinite(entry["loss"]):
             raise UserError(
                 f"the loss is no longer a number in epoch {epoch + 1} of {str(out)!r}: the {epoch} epochs before it are "
                 "kept there; start anew in another folder with a smaller --learning-rate"
             )
         epoch += 1
+        if rank() > 0:
+            continue
         entry["validation_top1"] = zero_shot_accuracy(run, splits["validation"])
         seconds += time.perf_counter() - started
         log.append({"epoch": epoch, "seconds": round(seconds, 2), **entry})
@@ -223,15 +257,18 @@ def _fit(
         write_file(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log).encode())
 
     run.model.eval()
+    if rank() > 0:
+        return run
     run.metrics = {
         "dataset": config.dataset,
         "command": command(config),
         "top1": zero_shot_accuracy(run, splits["test"]),
         "held_out_top1": zero_shot_accuracy(run, splits["held_out"]) if "held_out" in splits else None,
         "train_seconds": round(seconds, 2),
-        "images_per_second": round(recipe.epochs * len(loader) * loader.batch_size / seconds, 1),
+        "images_per_second": round(recipe.epochs * len(loader) * loader.batch_size * world_size() / seconds, 1),
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "device": device_name(device),
+        "processes": world_size(),
         "seed": config.seed,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "miniclip-utils")}},
     }
@@ -243,8 +280,9 @@ def _fit(
 
 def command(config: RunConfig) -> str:
     """The command line that repeats a run."""
+    launcher = "python" if world_size() == 1 else f"torchrun --nproc_per_node {world_size()}"
     return (
-        f"python -m miniclip_utils.train --dataset {shlex.quote(config.dataset)} --preset {config.preset} "
+        f"{launcher} -m miniclip_utils.train --dataset {shlex.quote(config.dataset)} --preset {config.preset} "
         f"--epochs {config.recipe['epochs']} --batch-size {config.recipe['batch_size']} "
         f"--learning-rate {config.recipe['learning_rate']} --seed {config.seed}"
     )
@@ -252,6 +290,7 @@ def command(config: RunConfig) -> str:
 
 def _train_epoch(
     model: MiniCLIP,
+    step: nn.Module,
     loader: BatchLoader,
     optimizers: list[torch.optim.Optimizer],
     caption_tokens: Tensor,
@@ -266,22 +305,22 @@ def _train_epoch(
     image_size = next((size for share, size in recipe.image_sizes if epoch < share * recipe.epochs), model.config.image_size)
     started = time.perf_counter()
     losses, floors = [], []
-    bar = tqdm(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", leave=False)
+    bar = tqdm(loader, desc=f"epoch {epoch + 1}/{recipe.epochs}", unit="batch", leave=False, disable=rank() > 0)
     for index, (images, labels) in enumerate(bar):
         factor = learning_rate_factor(epoch * len(loader) + index, total_steps, warmup_steps)
         for optimizer, peak in peaks:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
-        loss = contrastive_step(model, shrink(images, image_size), labels, caption_tokens)
+        loss = step(shrink(images, image_size), labels, caption_tokens)
         model.zero_grad()
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
         model.clamp_logit_scale()
         losses.append(loss.detach())
-        floors.append(loss_floor(labels))
+        floors.append(loss_floor(gather(labels)))
         if index % 10 == 9:
-            per_second = (index + 1) * loader.batch_size / (time.perf_counter() - started)
+            per_second = (index + 1) * loader.batch_size * world_size() / (time.perf_counter() - started)
             bar.set_postfix_str(f"loss above floor {losses[-1] - floors[-1]:.3f}, {per_second:.0f} images/s")
             if not losses[-1].isfinite():
                 break
@@ -292,7 +331,7 @@ def _train_epoch(
         "learning_rate": optimizers[0].param_groups[0]["lr"],
         "image_size": image_size,
         "logit_scale": model.logit_scale.exp().item(),
-        "images_per_second": round(len(losses) * loader.batch_size / (time.perf_counter() - started), 1),
+        "images_per_second": round(len(losses) * loader.batch_size * world_size() / (time.perf_counter() - started), 1),
     }
 
 
@@ -323,23 +362,28 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
     options = parser.parse_args()
 
-    device = find_device(options.device)
     out = options.out or Path("runs") / Path(options.dataset or "shapes").name.split(".")[0]
     recipe_options = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
     changes = {name: value for name, value in recipe_options.items() if value is not None}
     try:
-        if options.resume:
-            if changes or any(value is not None for value in (options.dataset, options.preset, options.seed)):
-                raise UserError("a resumed run keeps its settings: give --resume with --out, and perhaps --device, alone")
-            run = resume(out, device, options.skip_bad_images)
-        else:
-            dataset = options.dataset or "shapes"
-            preset = options.preset or default_preset(dataset)
-            recipe = replace(RECIPES[preset], **changes)
-            run = train(dataset, out, preset, recipe, options.seed or 0, device, options.skip_bad_images)
+        with processes():
+            device = find_device(options.device)
+            if options.resume:
+                if changes or any(value is not None for value in (options.dataset, options.preset, options.seed)):
+                    raise UserError(
+                        "a resumed run keeps its settings: give --resume with --out, and perhaps --device, alone"
+                    )
+                run = resume(out, device, options.skip_bad_images)
+            else:
+                dataset = options.dataset or "shapes"
+                preset = options.preset or default_preset(dataset)
+                recipe = replace(RECIPES[preset], **changes)
+                run = train(dataset, out, preset, recipe, options.seed or 0, device, options.skip_bad_images)
     except KeyboardInterrupt:
         print(f"stopped: what whole epochs reached is kept; go on with --resume --out {out}", file=sys.stderr)
         sys.exit(130)
+    if run.metrics is None:  # in all processes but the first
+        return
     print(json.dumps(run.metrics, indent=2))
     print(f"The run is in {out}. Use it: python -m miniclip_utils.inference --run {out} IMAGE")
 
