@@ -64,7 +64,7 @@ def blocks_of(markdown: str) -> list[str]:
     for part in re.split(r"\n\n+", markdown.strip()):
         if blocks and (blocks[-1].count("<details>") > blocks[-1].count("</details>") or blocks[-1].count("```") % 2):
             blocks[-1] += f"\n\n{part}"
-        elif blocks and re.match(r"#+ ", blocks[-1]) and not re.match(r"#+ ", part):
+        elif blocks and re.fullmatch(r"#+ .*", blocks[-1]) and not re.match(r"#+ ", part):
             blocks[-1] += f"\n\n{part}"  # a heading never stands alone at the end of a slide
         else:
             blocks.append(part)
@@ -139,7 +139,9 @@ def copy_reveal(out: Path) -> None:
 def make_slides(notebook: Path, out: Path) -> Path:
     """Writes one lesson as slides, and returns the file. reveal.js and the folder `figure` must lie beside it."""
     page = TEMPLATE.replace("FIGUREpx", f"{FIGURE_HEIGHT}px").replace("WIDTH", str(WIDTH)).replace("HEIGHT", str(HEIGHT))
-    exporter = SlidesExporter(raw_template=page, reveal_url_prefix="reveal.js", reveal_theme="white")
+    exporter = SlidesExporter(
+        raw_template=page, reveal_url_prefix="reveal.js", reveal_theme="white", exclude_anchor_links=True
+    )
     lesson = arrange(nbformat.read(notebook, as_version=4))
     html, _ = exporter.from_notebook_node(lesson, {"metadata": {"name": notebook.stem}})
     out.mkdir(parents=True, exist_ok=True)
