@@ -141,7 +141,7 @@ def read_image(file: str | Path | IO[bytes], image_size: int) -> Tensor:
     except FileNotFoundError as error:
         raise UserError(f"there is no file {str(name)!r}: check the path") from error
     except IsADirectoryError as error:
-        raise UserError(f"{str(name)!r} is a folder: name the image files in it") from error
+        raise UserError(f"{str(name)!r} is not an image but a folder: name the images in it") from error
     except Exception as error:  # a damaged file can raise almost anything in Pillow's decoders
         raise UserError(f"{str(name)!r} is not an image that can be read ({error})") from error
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
