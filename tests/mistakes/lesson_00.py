@@ -26,6 +26,7 @@ MISTAKES = {
             ((UNIT, "return (i @ t.T).argmin(dim=1)"), "least similar"),
             ((UNIT, "return i @ t.T"), "these are the cosines"),
             ((UNIT, "return (i @ t.T).max(dim=1).values"), "the largest cosines"),
+            ((UNIT, "return (i @ t.T).max(dim=1)"), "both: choose"),
             ((UNIT.replace("dim=1", "dim=0"), "return (i @ t.T).argmax(dim=1)"), "over the pictures"),
         ]
     ],

@@ -67,6 +67,7 @@ MISTAKES = {
         for body, words in [
             ("t * cosines", "take exp(t)"),
             ("t.exp() * cosines", "cap on exp(t) is missing"),
+            ("(t.exp() * cosines).clamp(max=100)", "on the logits"),
             ("cosines / t.exp()", "so multiply"),
             ("cosines / t.exp().clamp(max=100)", "capped: exp(t)"),
             ("t.exp().clamp(max=100) ** 2 * cosines", "applied twice"),

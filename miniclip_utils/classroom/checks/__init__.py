@@ -88,6 +88,8 @@ def diagnose(got: Any, expected: Tensor | float, mistakes: Mapping[str, Any], to
     """
     expected = torch.as_tensor(expected)
     got = solved(got)
+    if isinstance(got, tuple) and hasattr(got, "indices"):  # what max, min, sort and topk give
+        return "these are values and indices, both: choose with .values or .indices"
     if not isinstance(got, (Tensor, int, float)):
         return f"it is of type {type(got).__name__}: return a tensor"
     got = torch.as_tensor(got).detach()

@@ -99,7 +99,8 @@ def scaled_logits(answer: Callable[[Tensor, Tensor], Tensor]) -> str | None:
         by(*capped),
         {
             "t is used as it is: it is the logarithm of the scale, so take exp(t)": by(*(t.item() for t in logs)),
-            "the cap on exp(t) is missing: exp(6) is 403, and the scale stops at 100": by(*scales),
+            "the cap on exp(t) is missing: exp(6) is 403, and the scale stops at 100, not t": by(*scales),
+            "the cap is put on the logits: cap the scale, and negative cosines keep theirs": by(*scales).clamp(max=100),
             "it divides by exp(t): t is the log of the *inverse* temperature, so multiply": by(*(1 / s for s in scales)),
             "it divides by exp(t), capped: exp(t) is the *inverse* temperature, so multiply": by(*(1 / s for s in capped)),
             "the scale is applied twice": by(*(s * s for s in capped)),
