@@ -146,7 +146,7 @@ def load_clip(name: str, weights: str | Path | None = None) -> MiniCLIP:
     Args:
         name: "ViT-B/32", "ViT-B/16", "ViT-L/14" or "ViT-L/14@336px".
         weights: a safetensors file with OpenAI's names. Without one, open_clip fetches OpenAI's weights from the
-            Hugging Face hub once (605 MB for ViT-B/32) and keeps them in its cache.
+            Hugging Face hub once (about 600 MB for ViT-B/32) and keeps them in its cache.
 
     Raises:
         UserError: the name is not known, the weights cannot be had, or they are of another model.
