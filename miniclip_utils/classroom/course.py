@@ -1,10 +1,11 @@
 """Runs the whole course: `python -m miniclip_utils.classroom.course notebooks build/course`."""
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 from nbclient import NotebookClient
@@ -15,11 +16,29 @@ from ..errors import UserError, run_command
 CELL_TIMEOUT = 600  # seconds
 
 
-def run_lesson(notebook: Path, out: Path) -> tuple[float, str]:
-    """Executes a lesson from its first to its last cell, and writes it with its outputs to the folder `out`.
+class Ran(NamedTuple):
+    """What running a lesson took and reached.
 
-    Returns:
-        seconds that it took, and the last figure that it reached, or "".
+    Attributes:
+        seconds: from the start of its kernel to its last cell.
+        megabytes: most memory that the kernel held at one moment; None where the system does not tell (only Linux does).
+        figure: the last one that the lesson reached, or "".
+    """
+
+    seconds: float
+    megabytes: float | None
+    figure: str
+
+
+def peak_megabytes(pid: int) -> float | None:
+    """Most memory that a process has held so far."""
+    status = Path(f"/proc/{pid}/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) / 1024 if found else None
+
+
+def run_lesson(notebook: Path, out: Path) -> Ran:
+    """Executes a lesson from its first to its last cell, and writes it with its outputs to the folder `out`.
 
     Raises:
         UserError: a cell failed, hung or killed the kernel. What was executed until then is written all the same.
@@ -33,12 +52,19 @@ def run_lesson(notebook: Path, out: Path) -> tuple[float, str]:
                 f"\r{notebook.stem}: cell {code_cells.index(cell_index) + 1} of {len(code_cells)} ", end="", file=sys.stderr
             )
 
-    client = NotebookClient(
+    peaks: list[float | None] = []
+
+    def note_memory(**_: Any) -> None:
+        kernel: Any = client.km
+        peaks.append(peak_megabytes(kernel.provisioner.pid))
+
+    client: NotebookClient = NotebookClient(
         lesson,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
         resources={"metadata": {"path": str(notebook.parent)}},
         on_cell_start=lambda cell, cell_index: show_progress(cell_index),
+        on_cell_executed=note_memory,
     )
     started = time.perf_counter()
     try:
@@ -50,7 +76,7 @@ def run_lesson(notebook: Path, out: Path) -> tuple[float, str]:
         nbformat.write(lesson, out / notebook.name)
     outputs = [output for cell in lesson.cells for output in cell.get("outputs", [])]
     figures = [output.metadata["reached"] for output in outputs if "reached" in output.get("metadata", {})]
-    return time.perf_counter() - started, figures[-1] if figures else ""
+    return Ran(time.perf_counter() - started, peaks[-1], figures[-1] if figures else "")
 
 
 def main() -> None:
@@ -63,12 +89,12 @@ def main() -> None:
         raise UserError(f"there are no lessons in {str(options.notebooks)!r}: start from the folder of the course")
     rows = []
     for lesson in lessons:
-        seconds, figure = run_lesson(lesson, options.out)
-        rows.append((lesson.stem, f"{seconds:.0f}", figure))
-        print(f"\r{lesson.stem}: done in {seconds:.0f} s", flush=True)
-    print(f"\n{'lesson':28} {'seconds':>7}  reached")
-    for name, took, figure in rows:
-        print(f"{name:28} {took:>7}  {figure}")
+        ran = run_lesson(lesson, options.out)
+        rows.append((lesson.stem, f"{ran.seconds:.0f}", f"{ran.megabytes:.0f}" if ran.megabytes else "?", ran.figure))
+        print(f"\r{lesson.stem}: done in {ran.seconds:.0f} s", flush=True)
+    print(f"\n{'lesson':28} {'seconds':>7} {'MB':>5}  reached")
+    for name, took, memory, figure in rows:
+        print(f"{name:28} {took:>7} {memory:>5}  {figure}")
     print(f"\nThe executed lessons are in {options.out}.")
 
 

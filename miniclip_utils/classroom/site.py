@@ -21,7 +21,7 @@ GUIDES = ("TEACHING", "CONTRIBUTING")
 # Every page has a search box, a switch for dark mode, its source to download, and a table of its chapters.
 SETTINGS: dict[str, Any] = {
     "project": "mini-CLIP",
-    "author": "the authors of mini-CLIP",
+    "author": "the mini-CLIP maintainers",
     "root_doc": "README",
     "extensions": ["myst_nb", "miniclip_utils.classroom.site"],
     "nb_execution_mode": "off",
