@@ -171,6 +171,6 @@ def _download(name: str) -> Path:
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model_name, "openai")))
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"OpenAI's weights of {name} could not be downloaded ({str(error).splitlines()[0]}): "
+            f"OpenAI's weights of {name} could not be downloaded from the Hugging Face hub: "
             "connect to the internet, or pass the path of a safetensors file that holds them"
         ) from error
