@@ -1,0 +1,104 @@
+"""Puts the repository's address into the lessons: `python -m miniclip_utils.classroom.address https://github.com/…`.
+
+`pyproject.toml` holds the address. With one, each lesson gets a badge that opens it in Colab, and its set-up cell
+installs the package where it is missing, pinned to the tag of its version. Without one, no lesson names any place to
+install from, so that nobody else can take that place.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+import nbformat
+
+from ..errors import UserError, run_command
+
+GITHUB = r"https://github\.com/[\w-]+/[\w.-]+"  # where Colab opens notebooks from
+
+
+def read_project(root: Path) -> tuple[str | None, str]:
+    """The repository's address, None without one, and the tag of the version, from `pyproject.toml` in a folder."""
+    try:
+        project = (root / "pyproject.toml").read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UserError(f"there is no pyproject.toml in {str(root)!r}: start from the folder of the course") from error
+    address = re.search(r'^Repository = "(.*)"$', project, re.M)
+    version = re.search(r'^version = "(.*)"$', project, re.M)
+    if not version:
+        raise UserError(f"{str(root / 'pyproject.toml')!r} has no version: give it one")
+    return address and address[1], f"v{version[1]}"
+
+
+def write_address(root: Path, address: str) -> None:
+    """Makes an address the one in `pyproject.toml`.
+
+    Raises:
+        UserError: it is not that of a GitHub repository.
+    """
+    address = address.removesuffix("/").removesuffix(".git")
+    if not re.fullmatch(GITHUB, address):
+        raise UserError(f"{address!r} is not like https://github.com/NAME/REPOSITORY: Colab opens lessons from there")
+    path = root / "pyproject.toml"
+    project = path.read_text(encoding="utf-8")
+    project = re.sub(r'\n\[project\.urls\]\nRepository = ".*"\n', "", project)
+    urls = f'[project.urls]\nRepository = "{address}"\n\n'
+    path.write_text(project.replace("[project.optional-dependencies]", urls + "[project.optional-dependencies]", 1))
+
+
+def stamp(lesson: nbformat.NotebookNode, name: str, address: str | None, tag: str) -> None:
+    """Brings badge and set-up cell of a lesson in line with the address.
+
+    Args:
+        lesson: changed in place.
+        name: of its file.
+        address: None takes out badge and installation.
+        tag: of the version that the badge opens and the set-up cell installs.
+    """
+    top = lesson.cells[0]
+    setup = next(cell for cell in lesson.cells if cell.cell_type == "code")
+    title, _, rest = top.source.partition("\n\n")
+    rest = rest.partition("\n\n")[2] if rest.startswith("[![") else rest
+    start = setup.source[setup.source.index("from miniclip_utils") :]
+    if address:
+        opens = f"{address.replace('https://github.com', 'https://colab.research.google.com/github')}/blob/{tag}/notebooks/{name}"
+        rest = f"[![Open this lesson in Google Colab](../figure/open-in-colab.svg)]({opens})\n\n{rest}"
+        start = (
+            "import importlib.util\n\n"
+            'if importlib.util.find_spec("miniclip_utils") is None:  # as in Colab\n'
+            f'    %pip install --quiet "miniclip-utils[real] @ git+{address}@{tag}"\n\n{start}'
+        )
+    top.source, setup.source = f"{title}\n\n{rest}", start
+
+
+def stamp_all(root: Path) -> list[str]:
+    """Brings all lessons of a course in line with its `pyproject.toml`, and returns the names of those that were not."""
+    address, tag = read_project(root)
+    changed = []
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        lesson = nbformat.read(path, as_version=4)
+        before = nbformat.writes(lesson)
+        stamp(lesson, path.name, address, tag)
+        if nbformat.writes(lesson) != before:
+            nbformat.write(lesson, path)
+            changed.append(path.name)
+    return changed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m miniclip_utils.classroom.address", description="Say in all lessons where the course is published."
+    )
+    parser.add_argument("address", nargs="?", help="https://github.com/NAME/REPOSITORY (default: that in pyproject.toml)")
+    options = parser.parse_args()
+    if options.address:
+        read_project(Path.cwd())
+        write_address(Path.cwd(), options.address)
+    changed = stamp_all(Path.cwd())
+    address, tag = read_project(Path.cwd())
+    print(f"{len(changed)} lessons changed. They now name {address or 'no address'}.")
+    if address:
+        print(f"Commit this, tag it {tag}, and push both: badges and set-up cells ask for that tag.")
+
+
+if __name__ == "__main__":
+    run_command(main)
