@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -153,9 +155,62 @@ def test_images_have_alt_text_and_links_lead_somewhere(lesson):
     for cell in cells_of(lesson):
         if cell.cell_type != "markdown":
             continue
-        assert "<img" not in cell.source
+        assert "<img" not in cell.source and "<a " not in cell.source
         for bang, text, target in re.findall(r"(!?)\[([^]]*)\]\(([^)]*)\)", cell.source):
             if bang:
                 assert len(text) > 20 and not target.startswith("http"), target
-            if not target.startswith(("http", "#")):
-                assert (lesson.parent / target.partition("#")[0]).exists(), target
+            if not target.startswith("http"):
+                path, _, anchor = target.partition("#")
+                leads_to = lesson.parent / path if path else lesson
+                assert leads_to.exists(), target
+                if anchor:
+                    names = [heading.replace(" ", "-") for _, heading in headings_of(leads_to)]
+                    assert anchor in names, target
+
+
+def headings_of(lesson: Path) -> list[tuple[int, str]]:
+    """Level and words of each heading, code blocks apart."""
+    text = "\n\n".join(cell.source for cell in cells_of(lesson) if cell.cell_type == "markdown")
+    text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    return [(len(level), words) for level, words in re.findall(r"^(#+) +(.+?) *$", text, re.M)]
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_headings_are_in_order(lesson):
+    """One title at the top, and below no level is left out."""
+    levels = [level for level, _ in headings_of(lesson)]
+    assert cells_of(lesson)[0].source.startswith("# ") and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def holds(owner: object, name: str) -> bool:
+    """Whether a module, class or function has a name, an attribute that its `__init__` sets included."""
+    first, _, rest = name.partition(".")
+    if not hasattr(owner, first):
+        return not rest and inspect.isclass(owner) and f"self.{first} = " in inspect.getsource(owner)
+    return not rest or holds(getattr(owner, first), rest)
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_what_the_prose_says_is_in_the_package_is_there(lesson):
+    """Tables "is in", modules, files, and commands with their options; in code font."""
+    prose = "\n".join(cell.source for cell in cells_of(lesson) if cell.cell_type == "markdown")
+    claims = re.findall(r"^\| *(`.*?) *\| *`miniclip_utils/([\w/]+)\.py` *\|", prose, re.M)
+    assert claims, "no table of new names"
+    for names, module in claims:
+        for name in re.findall(r"`([\w.]+)`", names):
+            name = name.removeprefix(f"{Path(module).name}.")
+            assert holds(importlib.import_module(f"miniclip_utils.{module.replace('/', '.')}"), name), name
+    for path in re.findall(r"miniclip_utils/[\w/]+\.py", prose):
+        assert (ROOT / path).exists(), path
+    for module, name in re.findall(r"`miniclip_utils\.([a-z_]\w*)((?:\.\w+)*)", prose):
+        assert holds(importlib.import_module(f"miniclip_utils.{module}"), name.removeprefix(".") or "__name__"), name
+    for module, options in re.findall(r"python -m miniclip_utils\.([\w.]+)([^`\n]*)", prose):
+        source = (ROOT / "miniclip_utils" / f"{module.rstrip('.').replace('.', '/')}.py").read_text()
+        for option in re.findall(r"--[\w-]+", options):
+            assert f'"{option}"' in source, f"{module} {option}"
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text()):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
