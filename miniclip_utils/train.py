@@ -209,6 +209,8 @@ def _fit(
     """Trains a run to its end, from its start or from its checkpoint."""
     device = torch.device(device or fastest_device())
     recipe = Recipe(**config.recipe)
+    if recipe.batch_size < 2:
+        raise UserError("a batch of one pair has nothing to contrast: choose a --batch-size of two or more")
     if recipe.batch_size % world_size():
         raise UserError(
             f"{world_size()} processes cannot share batches of {recipe.batch_size} evenly: choose another --batch-size"

@@ -130,6 +130,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_epoch(tmp_pat
     assert all(tensor.isfinite().all() for tensor in load_run(tmp_path / "run").model.state_dict().values())
 
 
+def test_a_batch_of_one_pair_is_refused(tmp_path, color_folder, tiny):
+    with pytest.raises(UserError, match="nothing to contrast"):
+        train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=1, batch_size=1))
+    assert not (tmp_path / "run").exists()
+
+
 def test_one_class_is_refused(tmp_path, color_folder, tiny):
     for image in (color_folder / "red").iterdir():
         image.unlink()
