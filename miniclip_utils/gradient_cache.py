@@ -35,6 +35,6 @@ def cached_backward(
     value = loss(*(feature.requires_grad_() for feature in features))
     value.backward()  # also into whatever else `loss` holds, such as the logit scale
     for (encode, chunks), feature in zip(sides, features, strict=True):
-        for chunk, gradient in zip(chunks, feature.grad.split(chunk_size), strict=True):
+        for chunk, gradient in zip(chunks, feature.grad.split(chunk_size), strict=True):  # type: ignore[union-attr]
             encode(chunk).backward(gradient)
     return value.detach()
