@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -329,12 +329,13 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(tmp_path, traine
     expected = read_tensors(tmp_path / "whole/model.safetensors")
 
     dice, killed = random.Random(0), 0
-    for number in range(KILLS):
+    for number in range(10 * KILLS):
         out = tmp_path / f"run-{number}"
         moment = dice.random() * duration
         child = trainer.start("train", out)
         time.sleep(moment)
-        os.kill(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it may have ended before
+            os.kill(child, signal.SIGKILL)
         killed += trainer.wait() == -signal.SIGKILL
         if not (out / "metrics.json").exists():
             trainer.start("resume" if (out / "config.json").exists() else "train", out)
@@ -343,7 +344,9 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(tmp_path, traine
         assert reached.keys() == expected.keys()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in reached.items()), f"killed at {moment:.3f} s"
         assert {path.suffix for path in out.iterdir()} <= {".safetensors", ".json", ".jsonl", ".tmp"}
-    assert killed >= KILLS / 2
+        if killed == KILLS:
+            break
+    assert killed == KILLS
 
 
 @needs_fork
