@@ -1,6 +1,7 @@
 """The image towers: from pixels to one vector for each image."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .transformer import EncoderBlock
@@ -34,6 +35,7 @@ class ResNet(nn.Module):
 
     Args:
         stem_width: channels of the stem, a 2×2 convolution without padding: 32 pixels become 31, and then 15, 7 and 3.
+            An even number up to 24, for `whiten_stem`.
         widths: channels of each stage; each halves height and width in its first block.
         blocks: residual blocks of each stage.
     """
@@ -41,7 +43,7 @@ class ResNet(nn.Module):
     def __init__(self, stem_width: int, widths: tuple[int, ...], blocks: tuple[int, ...]):
         super().__init__()
         self.width = widths[-1]
-        self.stem = nn.Sequential(nn.Conv2d(3, stem_width, 2, bias=False), nn.BatchNorm2d(stem_width), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, stem_width, 2, bias=False), nn.ReLU())
         self.stages = nn.Sequential()
         channels = stem_width
         for width, depth in zip(widths, blocks, strict=True):
@@ -53,6 +55,26 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) of any size from 2**stages + 1 pixels → image features (N, widths[-1])."""
         return self.stages(self.stem(images)).mean(dim=(2, 3))
+
+
+@torch.no_grad()
+def whiten_stem(resnet: ResNet, images: Tensor) -> None:
+    """Fixes the filters of a ResNet's stem from images, before the training of the rest.
+
+    Neighbouring pixels are nearly alike: filters at random see brightness and little else. These look along the
+    principal directions of all 2×2 patches, and scale each to a variance of one, so that an edge or a tint speaks as
+    loudly as brightness. Each comes twice, with either sign, since the ReLU cuts off what is negative
+    (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU", §3.2).
+
+    Args:
+        images: normalised (N, 3, H, W); a few thousand are plenty.
+    """
+    convolution = resnet.stem[0]
+    patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1)  # (N·places, 12)
+    variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))  # in rising order
+    filters = (directions / (variances + 5e-4).sqrt()).T.flip(0)[: len(convolution.weight) // 2]
+    convolution.weight.copy_(torch.cat([filters, -filters]).view_as(convolution.weight))
+    convolution.weight.requires_grad_(False)
 
 
 class VisionTransformer(nn.Module):

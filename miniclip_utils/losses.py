@@ -67,27 +67,34 @@ def sharded_clip_loss(image_features: Tensor, text_features: Tensor, logit_scale
     return (image_to_text + text_to_image) / 2
 
 
-def multi_positive_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, labels: Tensor) -> Tensor:
+def multi_positive_loss(
+    image_features: Tensor, text_features: Tensor, logit_scale: Tensor, labels: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
     """`clip_loss` for batches where several pairs say the same: every text of an image's class is right for it.
 
     The target of each row is spread evenly over the pairs with its label (UniCL, Yang et al. 2022).
 
     Args:
         labels: int64 (N,), equal for pairs that mean the same.
+        label_smoothing: share of each target that is spread over the whole row (Szegedy et al. 2016, §7).
     """
     logits = logit_scale * image_features @ text_features.T  # (N, N)
     same = (labels[:, None] == labels[None, :]).to(logits.dtype)
     targets = same / same.sum(dim=1, keepdim=True)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    image_to_text = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    text_to_image = F.cross_entropy(logits.T, targets, label_smoothing=label_smoothing)
+    return (image_to_text + text_to_image) / 2
 
 
-def loss_floor(labels: Tensor) -> Tensor:
-    """The least that `clip_loss` or `multi_positive_loss` can reach on a batch with these labels (N,): mean ln(copies).
+def loss_floor(labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The least that `clip_loss` or `multi_positive_loss` can reach on a batch with these labels (N,).
 
-    A perfect model still cannot tell copies of one caption apart: a row with k copies costs ln k.
+    No cross-entropy is below the entropy of its target. A perfect model cannot tell copies of one caption apart: a
+    row with k copies costs ln k, and more if its target is smoothed.
     """
-    copies = (labels[:, None] == labels[None, :]).sum(dim=1)
-    return copies.float().log().mean()
+    same = (labels[:, None] == labels[None, :]).float()
+    targets = (1 - label_smoothing) * same / same.sum(dim=1, keepdim=True) + label_smoothing / len(labels)
+    return torch.special.entr(targets).sum(dim=1).mean()
 
 
 def siglip_loss(

@@ -32,11 +32,12 @@ from .checkpoint import (
     write_file,
     write_json,
 )
-from .data import BatchLoader, ImageTextDataset, load_dataset
+from .data import BatchLoader, ImageTextDataset, load_dataset, normalize
 from .device import device_name, fastest_device, find_device, has_fast_bfloat16
 from .distributed import gather, processes, rank, world_size
 from .errors import UserError, run_command
 from .evaluate import zero_shot_accuracy
+from .image_encoder import ResNet, whiten_stem
 from .losses import loss_floor, multi_positive_loss
 from .model import PRESETS, MiniCLIP
 from .optimizers import learning_rate_factor, make_optimizers
@@ -55,6 +56,7 @@ class Recipe:
         convolution_learning_rate: its peak for Muon, which trains the convolutions of a ResNet.
         weight_decay: of AdamW's matrices; gains, biases and the scale have none.
         warmup: share of all steps in which the learning rate rises from zero.
+        label_smoothing: see `multi_positive_loss`.
         flip, shift: augmentation, see `augment`.
         image_sizes: (share of all epochs, pixels) pairs: until that share, images are shrunk to that many pixels.
             Small images cost a fraction of the time, and show less.
@@ -66,6 +68,7 @@ class Recipe:
     convolution_learning_rate: float = 0.1
     weight_decay: float = 0.05
     warmup: float = 0.1
+    label_smoothing: float = 0.0
     flip: bool = True
     shift: int = 2
     image_sizes: tuple[tuple[float, int], ...] = ()
@@ -73,7 +76,7 @@ class Recipe:
 
 RECIPES = {
     "small": Recipe(epochs=3, batch_size=128),
-    "medium": Recipe(epochs=9, image_sizes=((0.4, 24),)),
+    "medium": Recipe(epochs=12, convolution_learning_rate=0.15, label_smoothing=0.1, image_sizes=((0.15, 24),)),
     "vit-small": Recipe(epochs=20, learning_rate=1e-3),
 }
 
@@ -90,7 +93,9 @@ def shrink(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
-def contrastive_step(model: MiniCLIP, images: Tensor, labels: Tensor, caption_tokens: Tensor) -> Tensor:
+def contrastive_step(
+    model: MiniCLIP, images: Tensor, labels: Tensor, caption_tokens: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
     """The loss of one batch, each image with a caption in a random wording.
 
     Each distinct caption is encoded once, however many images share it, and its feature handed to all of them.
@@ -99,6 +104,7 @@ def contrastive_step(model: MiniCLIP, images: Tensor, labels: Tensor, caption_to
         images: normalised (B, 3, H, W).
         labels: int64 (B,).
         caption_tokens: int64 (classes, templates, L).
+        label_smoothing: see `multi_positive_loss`.
     """
     template = torch.randint(caption_tokens.shape[1], labels.shape, device=labels.device)
     distinct, which = torch.unique(labels * caption_tokens.shape[1] + template, return_inverse=True)
@@ -109,7 +115,7 @@ def contrastive_step(model: MiniCLIP, images: Tensor, labels: Tensor, caption_to
     image_features = F.normalize(image_features.float(), dim=-1)
     text_features = F.normalize(text_features.float(), dim=-1)
     scale = model.logit_scale.exp()
-    return multi_positive_loss(gather(image_features), gather(text_features), scale, gather(labels))
+    return multi_positive_loss(gather(image_features), gather(text_features), scale, gather(labels), label_smoothing)
 
 
 class _ContrastiveStep(nn.Module):
@@ -119,8 +125,8 @@ class _ContrastiveStep(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Tensor, labels: Tensor, caption_tokens: Tensor) -> Tensor:
-        return contrastive_step(self.model, images, labels, caption_tokens)
+    def forward(self, images: Tensor, labels: Tensor, caption_tokens: Tensor, label_smoothing: float) -> Tensor:
+        return contrastive_step(self.model, images, labels, caption_tokens, label_smoothing)
 
 
 def train(
@@ -217,6 +223,9 @@ def _fit(
         )
     torch.manual_seed(config.seed)
     run = new_run(config)
+    if isinstance(run.model.image_encoder, ResNet):
+        some = torch.randperm(len(splits["train"]))[:5000]
+        whiten_stem(run.model.image_encoder, normalize(splits["train"].images[some]))
     run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest
     loader = BatchLoader(_share(splits["train"]), recipe.batch_size // world_size(), device, recipe.flip, recipe.shift)
     optimizers = make_optimizers(run.model, recipe.learning_rate, recipe.convolution_learning_rate, recipe.weight_decay)
@@ -313,14 +322,14 @@ def _train_epoch(
         for optimizer, peak in peaks:
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
-        loss = step(shrink(images, image_size), labels, caption_tokens)
+        loss = step(shrink(images, image_size), labels, caption_tokens, recipe.label_smoothing)
         model.zero_grad()
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
         model.clamp_logit_scale()
         losses.append(loss.detach())
-        floors.append(loss_floor(gather(labels)))
+        floors.append(loss_floor(gather(labels), recipe.label_smoothing))
         if index % 10 == 9:
             per_second = (index + 1) * loader.batch_size * world_size() / (time.perf_counter() - started)
             bar.set_postfix_str(f"loss above floor {losses[-1] - floors[-1]:.3f}, {per_second:.0f} images/s")

@@ -79,6 +79,31 @@ def test_multi_positive_loss_by_its_definition():
     assert multi_positive_loss(image, text, SCALE, labels).item() == pytest.approx(total / 2, rel=1e-12)
 
 
+def test_label_smoothing_by_its_definition():
+    image, text = features(6)
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    logits = SCALE * image @ text.T
+    away = -(logits.log_softmax(dim=1).mean(dim=1) + logits.log_softmax(dim=0).mean(dim=0)).mean() / 2  # all texts alike
+    expected = 0.8 * multi_positive_loss(image, text, SCALE, labels) + 0.2 * away
+    torch.testing.assert_close(multi_positive_loss(image, text, SCALE, labels, 0.2), expected)
+
+
+def test_loss_floor_with_label_smoothing_is_reached_by_the_best_logits():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    logits = torch.zeros(6, 6, dtype=torch.float64, requires_grad=True)  # free numbers, bound to no features
+    eye = torch.eye(6, dtype=torch.float64)
+    optimizer = torch.optim.LBFGS([logits], max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = multi_positive_loss(logits, eye, torch.tensor(1.0), labels, 0.1)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert loss().item() == pytest.approx(loss_floor(labels, 0.1).item(), abs=1e-5)
+
+
 def test_multi_positive_loss_without_copies_is_clip_loss():
     image, text = features()
     torch.testing.assert_close(multi_positive_loss(image, text, SCALE, torch.randperm(N)), clip_loss(image, text, SCALE))

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from miniclip_utils.image_encoder import ResidualBlock, ResNet, VisionTransformer
+from miniclip_utils.image_encoder import ResidualBlock, ResNet, VisionTransformer, whiten_stem
 from miniclip_utils.text_encoder import TextTransformer
 from miniclip_utils.tokenizer import EOS, PAD, SOS, WordTokenizer
 
@@ -114,6 +114,28 @@ def test_vision_transformer_equals_torchvision():
 def test_resnet_takes_any_size(size):
     tower = ResNet(stem_width=4, widths=(8, 16, 24), blocks=(1, 2, 1))
     assert tower(torch.randn(2, 3, size, size)).shape == (2, 24) == (2, tower.width)
+
+
+def test_whitened_stem_makes_patches_uncorrelated():
+    torch.manual_seed(0)
+    images = torch.randn(40, 3, 1, 1) + 0.3 * torch.randn(40, 3, 16, 16)  # pixels of an image are alike, as in photos
+    tower = ResNet(stem_width=24, widths=(8,), blocks=(1,))
+    whiten_stem(tower, images)
+    values = tower.stem[0](images).permute(0, 2, 3, 1).flatten(0, 2)  # (N·places, 24)
+    torch.testing.assert_close(values[:, 12:], -values[:, :12])
+    torch.testing.assert_close(values[:, :12].T @ values[:, :12] / len(values), torch.eye(12), rtol=0, atol=0.02)
+    # The first filter looks along the first principal direction, found here by another method.
+    patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
+    first = torch.linalg.svd(patches, full_matrices=False).Vh[0]
+    cosine = torch.cosine_similarity(tower.stem[0].weight[0].flatten(), first, dim=0)
+    assert abs(cosine.item()) == pytest.approx(1, abs=1e-3)
+
+
+def test_stem_stays_whitened_while_the_rest_learns():
+    tower = ResNet(stem_width=8, widths=(8,), blocks=(1,))
+    whiten_stem(tower, torch.rand(8, 3, 9, 9))
+    tower(torch.rand(8, 3, 9, 9)).sum().backward()
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == ["stem.0.weight"]
 
 
 def test_vision_transformer_refuses_a_torn_patch():
