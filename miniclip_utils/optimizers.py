@@ -20,7 +20,7 @@ def make_optimizers(
     """
     has_resnet = isinstance(model.image_encoder, ResNet)
     convolutions = [p for p in model.image_encoder.stages.parameters() if p.ndim == 4] if has_resnet else []
-    others = [p for p in model.parameters() if p not in set(convolutions)]
+    others = [p for p in model.parameters() if p.requires_grad and p not in set(convolutions)]
     groups = [
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
