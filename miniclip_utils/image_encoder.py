@@ -69,12 +69,12 @@ def whiten_stem(resnet: ResNet, images: Tensor) -> None:
     Args:
         images: normalised (N, 3, H, W); a few thousand are plenty.
     """
-    convolution = resnet.stem[0]
+    weight = next(resnet.stem.parameters())  # (channels, 3, 2, 2), all that the stem has
     patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1)  # (N·places, 12)
     variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))  # in rising order
-    filters = (directions / (variances + 5e-4).sqrt()).T.flip(0)[: len(convolution.weight) // 2]
-    convolution.weight.copy_(torch.cat([filters, -filters]).view_as(convolution.weight))
-    convolution.weight.requires_grad_(False)
+    filters = (directions / (variances + 5e-4).sqrt()).T.flip(0)[: len(weight) // 2]
+    weight.copy_(torch.cat([filters, -filters]).view_as(weight))
+    weight.requires_grad_(False)
 
 
 class VisionTransformer(nn.Module):

@@ -18,15 +18,15 @@ def make_optimizers(
     AdamW's weight decay pulls only matrices towards zero: gains, biases and the logit scale (`ndim` < 2) are left
     alone (paper §2.5).
     """
-    has_resnet = isinstance(model.image_encoder, ResNet)
-    convolutions = [p for p in model.image_encoder.stages.parameters() if p.ndim == 4] if has_resnet else []
+    tower = model.image_encoder
+    convolutions = [p for p in tower.stages.parameters() if p.ndim == 4] if isinstance(tower, ResNet) else []
     others = [p for p in model.parameters() if p.requires_grad and p not in set(convolutions)]
     groups = [
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.95))
-    return [adamw, Muon(convolutions, lr=convolution_learning_rate)] if has_resnet else [adamw]
+    return [adamw, Muon(convolutions, lr=convolution_learning_rate)] if convolutions else [adamw]
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> float:
