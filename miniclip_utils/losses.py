@@ -1,9 +1,11 @@
 """Contrastive losses. All take L2-normalised features (N, D) and the scale that multiplies their cosines."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from .distributed import gather, rank
 
@@ -28,25 +30,61 @@ def clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor
 def chunked_clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, chunk_size: int = 256) -> Tensor:
     """`clip_loss` without the N×N matrix: the same value and gradients, a few rows of logits at a time.
 
-    Each cross-entropy is the logsumexp of a row or column minus the logit of its true pair. Rows are whole in their
-    chunk; columns are put together from one logsumexp for each chunk. No logits are kept for the backward pass, which
-    computes each chunk anew: one matrix product more, in memory that grows with N · chunk_size.
+    Each cross-entropy is the logsumexp of a row or column minus the logit of its true pair. Only these logsumexps are
+    kept for the backward pass, which computes the logits once more: one matrix product more than `clip_loss`, in
+    memory that grows with N · chunk_size.
 
     Args:
-        chunk_size: rows of logits that exist at once; from √N upwards nothing else grows faster with N.
+        chunk_size: rows of logits that exist at once.
     """
-    chunks = image_features.split(chunk_size)
-    parts = [checkpoint(_logsumexps, chunk, text_features, logit_scale, use_reentrant=False) for chunk in chunks]
-    rows = torch.cat([row for row, _ in parts])  # (N,)
-    columns = torch.stack([column for _, column in parts]).logsumexp(dim=0)  # (N,)
-    matches = logit_scale * (image_features * text_features).sum(dim=1)  # (N,), the diagonal
-    return ((rows + columns) / 2 - matches).mean()
+    return _ChunkedClipLoss.apply(image_features, text_features, logit_scale, chunk_size)
 
 
-def _logsumexps(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor]:
-    """Those of the rows, (chunk,), and of the columns, (N,), of the logits of one chunk."""
-    logits = logit_scale * image_features @ text_features.T  # (chunk, N)
-    return logits.logsumexp(dim=1), logits.logsumexp(dim=0)
+def _chunked_logsumexps(scaled: Tensor, text_features: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
+    """The logsumexps of all rows and of all columns, (N,) each, of the logits `scaled @ text_features.T`."""
+    rows, columns = scaled.new_empty(len(scaled)), scaled.new_full((len(scaled),), -math.inf)
+    for start in range(0, len(scaled), chunk_size):
+        part = slice(start, start + chunk_size)
+        logits = scaled[part] @ text_features.T  # (chunk, N)
+        rows[part] = logits.logsumexp(dim=1)
+        columns = torch.logaddexp(columns, logits.logsumexp(dim=0))
+    return rows, columns
+
+
+def _chunked_gradients(
+    scaled: Tensor, text_features: Tensor, rows: Tensor, columns: Tensor, chunk_size: int
+) -> tuple[Tensor, Tensor]:
+    """Those of the loss with respect to `scaled` and `text_features`, (N, D) each. The logits are computed anew."""
+    scaled_gradient, text_gradient = torch.empty_like(scaled), torch.zeros_like(text_features)
+    for start in range(0, len(scaled), chunk_size):
+        part = slice(start, start + chunk_size)
+        logits = scaled[part] @ text_features.T  # (chunk, N)
+        gradient = (logits - rows[part, None]).exp_()  # softmax of the rows
+        gradient += logits.sub_(columns).exp_()  # softmax of the columns
+        gradient.diagonal(start).sub_(2)  # a 1 in each direction
+        gradient /= 2 * len(scaled)
+        scaled_gradient[part] = gradient @ text_features
+        text_gradient.addmm_(gradient.T, scaled[part])
+    return scaled_gradient, text_gradient
+
+
+class _ChunkedClipLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, image_features: Tensor, text_features: Tensor, logit_scale: Tensor, chunk_size: int) -> Tensor:
+        scaled = logit_scale * image_features
+        rows, columns = _chunked_logsumexps(scaled, text_features, chunk_size)
+        ctx.save_for_backward(image_features, text_features, logit_scale, rows, columns)
+        ctx.chunk_size = chunk_size
+        return ((rows + columns) / 2 - (scaled * text_features).sum(dim=1)).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        image_features, text_features, logit_scale, rows, columns = ctx.saved_tensors
+        scaled = logit_scale * image_features
+        of_scaled, of_text = _chunked_gradients(scaled, text_features, rows, columns, ctx.chunk_size)
+        of_scale = (of_scaled * image_features).sum()
+        return gradient * logit_scale * of_scaled, gradient * of_text, gradient * of_scale, None
 
 
 def sharded_clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor) -> Tensor:

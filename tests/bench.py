@@ -98,10 +98,18 @@ def peak_memory_of(name: str) -> None:
     loss = {"clip_loss": clip_loss, "chunked_clip_loss": chunked_clip_loss}[name]
     forward_backward(loss, unit_features(16))  # the first call loads what every call needs
     inputs = unit_features(8_192)
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     forward_backward(loss, inputs)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
+    print(peak_bytes() - before)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held so far."""
+    status = Path("/proc/self/status")
+    if not status.exists():  # on macOS, where ru_maxrss is in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # On Linux ru_maxrss also remembers the parent's.
+    return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
 
 
 def loss_memory() -> list[Row]:

@@ -165,7 +165,7 @@ def test_chunked_loss_and_gradients_equal_those_of_the_paper(n, chunk_size):
 
     ours = gradients(lambda *inputs: chunked_clip_loss(*inputs, chunk_size=chunk_size))
     for own, expected in zip(ours, gradients(by_definition), strict=True):
-        assert (own - expected).norm() <= 1e-9 * max(expected.norm(), 1e-6)
+        assert (own - expected).norm() <= 1e-9 * max(expected.norm(), 1e-3)  # a batch of one has loss 0
 
 
 def test_chunked_loss_keeps_no_matrix_for_the_backward_pass():
