@@ -43,7 +43,8 @@ CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.syml
 
 def refuse(event, arguments):
     writes = event in CHANGES or event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-    for path in arguments[:2] if writes else ():
+    paths = arguments[:1] if event == "open" else arguments[:2]
+    for path in paths if writes else ():
         if isinstance(path, str) and os.path.abspath(path).startswith(PLACES):
             raise PermissionError(13, "this place is read-only", path)
 
