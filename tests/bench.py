@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from miniclip_utils import clip_loss, load_dataset
 from miniclip_utils.checkpoint import RunConfig, new_run
-from miniclip_utils.data import BatchLoader, ImageTextDataset
+from miniclip_utils.data import BatchLoader, ImageTextDataset, normalize
 from miniclip_utils.evaluate import zero_shot_accuracy
+from miniclip_utils.image_encoder import whiten_stem
 from miniclip_utils.image_files import ImageFiles
 from miniclip_utils.losses import chunked_clip_loss
 from miniclip_utils.model import PRESETS, MiniCLIP
@@ -167,7 +168,7 @@ def photo_training(archive: str, out: Path) -> list[Row]:
 def seconds_to_accuracy(training: ImageTextDataset, test: ImageTextDataset, goal: float, archive: str) -> float:
     """Seconds of our training until the test images are named right at that rate, measured every ten steps."""
     torch.manual_seed(0)
-    recipe = replace(RECIPES["medium"], learning_rate=5e-3)
+    recipe = RECIPES["medium"]
     texts = [fill(template, training.class_names) for template in training.templates]
     tokenizer = WordTokenizer.from_captions([caption for captions in texts for caption in captions])
     config = RunConfig(
@@ -180,9 +181,11 @@ def seconds_to_accuracy(training: ImageTextDataset, test: ImageTextDataset, goal
     optimizers = make_optimizers(run.model, recipe.learning_rate, recipe.convolution_learning_rate, recipe.weight_decay)
     loader = BatchLoader(training, recipe.batch_size, torch.device("cpu"), recipe.flip, recipe.shift)
     spent, started = 0.0, time.perf_counter()
+    some = torch.randperm(len(training))[:5000]
+    whiten_stem(run.model.image_encoder, normalize(training.images[some]))
     for step, (images, labels) in enumerate(loader, start=1):
         run.model.train()
-        loss = contrastive_step(run.model, shrink(images, 24), labels, caption_tokens)
+        loss = contrastive_step(run.model, shrink(images, 24), labels, caption_tokens, recipe.label_smoothing)
         run.model.zero_grad()
         loss.backward()
         for optimizer in optimizers:

@@ -148,7 +148,7 @@ def page(browser):
 
 def move(page, control) -> None:
     """Moves a slider, chooses the next option, or takes the last word off a sentence."""
-    if "noUi-handle" in control.get_attribute("class"):
+    if control.evaluate("control => control.classList.contains('noUi-handle')"):
         upwards = control.get_attribute("aria-valuenow") != control.get_attribute("aria-valuemax")
         control.focus()
         for _ in range(10):
