@@ -31,7 +31,7 @@ def grid(ax, x, y, values, color):
 ax = canvas(316)
 panel(ax, 8, 8, 316, 300, 1, "Forward: maps with places")
 picture(ax, 24, 130, 66, "red heart", 3)
-tower(ax, 112, 108, 66, 110, IMAGE, "ResNet,\nto its last\nstage")
+tower(ax, 112, 108, 66, 110, IMAGE, "ResNet,\nto its\nlast\nstage")
 arrow(ax, (93, 163), (110, 163))
 arrow(ax, (180, 163), (202, 163))
 tops = [50, 130, 210]

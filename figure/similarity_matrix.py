@@ -30,8 +30,8 @@ rows, columns = WEIGHTS.sum(axis=1), WEIGHTS.sum(axis=0)
 for number, (x, title) in enumerate([(8, "Image → text"), (276, "exp(logits)"), (536, "Text → image")], start=1):
     panel(ax, x, 8, 252 if number != 2 else 248, 356, {1: 2, 2: 1, 3: 3}[number], title)
 matrix(ax, MIDDLE, lambda i, j: f"{WEIGHTS[i, j]}")
-matrix(ax, LEFT, lambda i, j: f"$\\frac{{{WEIGHTS[i, j]}}}{{{rows[i]}}}$")
-matrix(ax, RIGHT, lambda i, j: f"$\\frac{{{WEIGHTS[i, j]}}}{{{columns[j]}}}$")
+matrix(ax, LEFT, lambda i, j: f"{WEIGHTS[i, j]}/{rows[i]}")
+matrix(ax, RIGHT, lambda i, j: f"{WEIGHTS[i, j]}/{columns[j]}")
 frame(ax, LEFT, TOP + SIDE, LENGTH, SIDE, IMAGE)
 frame(ax, RIGHT + SIDE, TOP, SIDE, LENGTH, TEXT)
 middle = TOP + LENGTH / 2
@@ -41,10 +41,10 @@ bottom = TOP + LENGTH + 26
 text(ax, LEFT + LENGTH / 2, bottom, "each row divided by its sum", 12, shade(IMAGE))
 text(ax, MIDDLE + LENGTH / 2, bottom, "true pairs in green", 12, GRAY)
 text(ax, RIGHT + LENGTH / 2, bottom, "each column divided by its sum", 12, shade(TEXT))
-diagonal = r"$-\frac{1}{3}\,(\ln\frac{%d}{%d}+\ln\frac{%d}{%d}+\ln\frac{%d}{%d})$"
+diagonal = "−(ln %d/%d + ln %d/%d + ln %d/%d) / 3"
 for x, sums in [(LEFT, rows), (RIGHT, columns)]:
     numbers = [number for i in range(3) for number in (WEIGHTS[i, i], sums[i])]
-    text(ax, x + LENGTH / 2, bottom + 38, diagonal % tuple(numbers), 15)
+    text(ax, x + LENGTH / 2, bottom + 38, diagonal % tuple(numbers), 12.5)
 for x, value in [(LEFT, cross_entropy(1)), (RIGHT, cross_entropy(0))]:
     text(ax, x + LENGTH / 2, bottom + 72, f"= {value:.3f}", 14)
 text(ax, MIDDLE + LENGTH / 2, bottom + 38, "loss: mean of both", 12.5)

@@ -37,7 +37,7 @@ def describe(figure: Figure) -> str:
         lines = ", ".join(text.get_text() for text in legend.get_texts()) if legend else ""
         if not lines and not axis.images:  # the rows of a matrix, or the names of bars
             ticks = [text.get_text() for text in (*axis.get_yticklabels(), *axis.get_xticklabels())]
-            lines = ", ".join(dict.fromkeys(name for name in ticks if any(map(str.isalpha, name))))
+            lines = ", ".join(dict.fromkeys(name for name in ticks if any(map(str.isalpha, name)) and "$" not in name))
         parts.append(": ".join(filter(None, (axis.get_title(), labels, lines))))
     words = list(dict.fromkeys(" ".join(part.split()) for part in parts if part))
     pictures = sum(bool(axis.images) for axis in figure.axes)

@@ -16,6 +16,8 @@ MISTAKES = {
             ("similarities.abs().argmax()", "absolute value"),
             ("similarities.argmax() + 1", "counts from 1"),
             ("1", "one number is"),
+            ("similarities.max(dim=0)", "the value and its place"),
+            ("similarities.softmax(dim=0)", "shape (4,): return a number"),
         ]
     ],
     "nearest_text": [

@@ -55,6 +55,13 @@ MISTAKES = {
             "the smaller one gives bars that never end",
         ),
         ("def frame(x, y):\n    return (torch.maximum(x, y) - 0.7).abs() - 0.15", "only the right and the lower side"),
+        ("def frame(x, y):\n    return torch.maximum(x.abs(), y.abs()) - 0.7", "this is a full square"),
+        (
+            "def frame(x, y):\n    x, y = x.abs() - 0.7, y.abs() - 0.7\n"
+            "    outside = torch.hypot(x.clamp(min=0), y.clamp(min=0))\n"
+            "    return (outside + torch.maximum(x, y).clamp(max=0)).abs() - 0.15",
+            "round at the corners",
+        ),
         ("def frame(x, y):\n    return torch.maximum(x.abs(), y.abs()) - 0.5", "one number is"),
     ],
     "hold_out": [
@@ -98,6 +105,21 @@ MISTAKES = {
             "def write_captions(labels, choice, class_names, templates):\n"
             "    return [templates[t] + ' ' + class_names[label] for label, t in zip(labels, choice)]",
             "the name stands behind the template",
+        ),
+        (
+            "def write_captions(labels, choice, class_names, templates):\n"
+            "    return [templates[label].replace('{}', class_names[t]) for label, t in zip(labels, choice)]",
+            "label and choice are exchanged",
+        ),
+        (
+            "def write_captions(labels, choice, class_names, templates):\n"
+            "    return [templates[t] for t in choice.tolist()]",
+            "the {} is still there",
+        ),
+        (
+            "def write_captions(labels, choice, class_names, templates):\n"
+            "    return [(templates[t], class_names[label]) for label, t in zip(labels, choice)]",
+            "each caption is one string",
         ),
         (
             "def write_captions(labels, choice, class_names, templates):\n"
@@ -160,7 +182,7 @@ MISTAKES = {
         (
             "def to_pixels(images):\n    from miniclip_utils.data import MEAN, STD\n"
             "    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)\n"
-            "    return ((images + mean) * std * 255).round().clamp(0, 255).to(torch.uint8)",
+            "    return ((images + mean) * std * 255).round().to(torch.uint8)",
             "the steps are in the wrong order",
         ),
         (
@@ -168,6 +190,12 @@ MISTAKES = {
             "    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)\n"
             "    return ((images - mean) / std * 255).round().clamp(0, 255).to(torch.uint8)",
             "this normalises a second time",
+        ),
+        (
+            "def to_pixels(images):\n    from miniclip_utils.data import MEAN, STD\n"
+            "    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)\n"
+            "    return ((images * mean + std) * 255).round().to(torch.uint8)",
+            "mean and deviation are the other way round",
         ),
         (
             "def to_pixels(images):\n    from miniclip_utils.data import MEAN, STD\n"
@@ -197,6 +225,10 @@ MISTAKES = {
         (
             "def ensemble(text_features):\n    return F.normalize(F.normalize(text_features, dim=0).mean(dim=0), dim=-1)",
             "the numbers of one vector are dimension -1",
+        ),
+        (
+            "def ensemble(text_features):\n    return F.normalize(F.normalize(text_features).mean(dim=0))",
+            "over the labels",
         ),
         ("def ensemble(text_features):\n    return F.normalize(text_features, dim=-1)", "one vector for each sentence"),
         ("def ensemble(text_features):\n    return F.normalize(text_features, dim=-1)[0]", "the first template alone"),

@@ -49,6 +49,10 @@ MISTAKES = {
             "fill each up",
         ),
         (encode("[number[word] for word in split_words(text)]"), "your code raised KeyError"),
+        (encode("[number.get(word) for word in split_words(text)]"), "a word became None"),
+        (encode("split_words(text)"), "look up its number"),
+        (encode("[number.get(letter, UNK) for letter in text]"), "each needs 7"),
+        (f"{IMPORTS}def my_encode(text, number, context_length):\n    return text\n", "of type str"),
     ],
     "attention": [
         (unmasked("scores.softmax(-1) @ v"), "scaling is missing"),
@@ -118,6 +122,9 @@ MISTAKES = {
         ),
         (function(BLOCK, "x = x + attention(norm_1(x), mask)", "return x + mlp(norm_1(x))"), "used twice"),
         (function(BLOCK, "x = x + attention(norm_1(x), mask)", "return x + mlp(x)"), "norm_2 is missing"),
+        (function(BLOCK, "x = x + attention(x, mask)", "return x + mlp(norm_2(x))"), "norm_1 is missing"),
+        (function(BLOCK, "x = x + attention(norm_2(x), mask)", "return x + mlp(norm_1(x))"), "are exchanged"),
+        (function(BLOCK, "return x + attention(norm_1(x), mask)"), "the MLP is missing"),
     ],
     "read_at_eos": [
         (function(EOS_READ, "return x[:, -1]"), "the last place"),

@@ -25,6 +25,8 @@ MISTAKES = {
         (cosine("return I_e @ F.normalize(T_e, dim=1).T"), "only the texts"),
         (cosine("return F.normalize(T_e, dim=1) @ F.normalize(I_e, dim=1).T"), "transposed"),
         (cosine("return F.cosine_similarity(I_e, T_e)"), "only the N true pairs"),
+        (cosine("return F.layer_norm(I_e, (4,)) @ F.layer_norm(T_e, (4,)).T"), "a LayerNorm stands"),
+        (cosine("return F.normalize(I_e @ T_e.T, dim=1)"), "the matrix is normalised"),
         (cosine("return F.normalize(I_e, dim=1)"), "its shape is (5, 4)"),
         (cosine("return I_f @ T_f.T"), "your code raised"),
         (cosine("return torch.eye(len(I_f))"), "one number is"),
@@ -41,6 +43,12 @@ MISTAKES = {
             "    rows, columns = logits.softmax(1), logits.T.softmax(1)\n"
             "    return (F.cross_entropy(rows, targets) + F.cross_entropy(columns, targets)) / 2\n",
             "applied twice",
+        ),
+        (
+            "def my_symmetric_loss(logits):\n"
+            "    targets = torch.zeros(len(logits), dtype=torch.int64)\n"
+            "    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2\n",
+            "every pair has target 0",
         ),
         (function("my_symmetric_loss(logits)", "return -logits.diag().mean()"), "softmax is missing"),
         (function("my_symmetric_loss(logits)", "return torch.tensor(1.79)"), "one number is"),
@@ -59,7 +67,12 @@ MISTAKES = {
             ("(2 * torch.eye(n) - logits.softmax(1) - logits.softmax(0)) / (2 * n)", "sign is turned"),
             ("(logits.softmax(1) + logits.softmax(0)) / (2 * n)", "target is missing"),
             ("(logits.softmax(1) + logits.softmax(0) - torch.eye(n)) / (2 * n)", "subtracted once"),
+            ("(logits.softmax(1) + logits.T.softmax(1) - 2 * torch.eye(n)) / (2 * n)", "is transposed"),
             ("torch.zeros(n, n)", "one number is"),
+            (
+                "torch.autograd.grad(F.cross_entropy(x := logits.clone().requires_grad_(), torch.arange(n)), x)[0]",
+                "autograd",
+            ),
         ]
     ],
     "scaled_logits": [
@@ -68,6 +81,8 @@ MISTAKES = {
             ("t * cosines", "take exp(t)"),
             ("t.exp() * cosines", "cap on exp(t) is missing"),
             ("(t.exp() * cosines).clamp(max=100)", "on the logits"),
+            ("(t.exp() * cosines).clamp(-100, 100)", "at both ends"),
+            ("t.exp().clamp(max=100)", "its shape is ()"),
             ("cosines / t.exp()", "so multiply"),
             ("cosines / t.exp().clamp(max=100)", "capped: exp(t)"),
             ("t.exp().clamp(max=100) ** 2 * cosines", "applied twice"),
@@ -83,6 +98,8 @@ MISTAKES = {
             ("same / same.sum()", "number of all true pairs"),
             ("same / len(labels)", "divided by N"),
             ("(same - torch.eye(len(same))) / (same.sum(1, keepdim=True) - 1).clamp(min=1)", "is left out"),
+            ("(same - torch.eye(len(same))) / (same.sum(1, keepdim=True) - 1)", "left with 0/0"),
+            ("F.normalize(same, dim=1)", "the rows have length 1"),
             ("(1 - same) / (1 - same).sum(1, keepdim=True)", "wrong pairs"),
             ("same.softmax(1)", "softmax of the 0s and 1s"),
             ("same / 2", "one number is"),
@@ -98,6 +115,7 @@ MISTAKES = {
             ("math.log(1 + (n - 1) * math.exp(-1))", "one-hot too"),
             (GAP, "gap between the logits"),
             ("math.log(n)", "this is chance"),
+            ("str(math.log(n))", "of type str"),
             ("0.2785", "one number is"),
         ]
     ],

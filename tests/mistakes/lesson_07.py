@@ -23,6 +23,7 @@ MISTAKES = {
             ("n * n * bytes_per_number / 1e6", "megabytes"),
             ("n * n * bytes_per_number", "these are bytes"),
             ("n * n * 4 / 1e9", "is ignored"),
+            ("f'{n * n * bytes_per_number / 1e9} GB'", "of type str: return a number"),
             ("1.0", "one number is"),
         ]
     ],
@@ -69,6 +70,7 @@ MISTAKES = {
                 ),
                 "your code raised RuntimeError",
             ),
+            (("return [encode(chunk) for chunk in chunks]",), "no gradient has reached"),
             (("for chunk in chunks: encode(chunk).square().sum().backward()",), "one number is"),
         ]
     ],
@@ -115,6 +117,10 @@ MISTAKES = {
                     f"return (rows + {TEXTS}) / 2",
                 ),
                 "loss of the whole batch",
+            ),
+            (
+                ("all_image, all_text = all_text, all_image", START, IMAGES, f"return (rows + {TEXTS}) / 2"),
+                "compared with images",
             ),
             (("return torch.tensor(0.5)",), "one number is"),
         ]

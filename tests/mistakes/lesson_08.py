@@ -74,7 +74,8 @@ MISTAKES = {
         (renamed(("image_encoder.blocks", "transformer.resblocks")), "start with 'visual.'"),
         (renamed(("attention.out", "attn.out")), "out_proj"),
         (renamed(("norm_", "norm")), "and should be"),
-        ("def my_block_name(name):\n    return 3\n", "became 3"),
+        (renamed(("mlp.0", "mlp.0"), (".0.", ".c_fc."), ("mlp.2", "mlp.c_proj")), "resblocks.c_fc.ln_1"),
+        ("def my_block_name(name):\n    return 3\n", "of type int: return a name"),
     ],
     "resized_places": [
         (places("resize(grid)"), "row is missing"),
@@ -85,6 +86,10 @@ MISTAKES = {
         ),
         (places("F.interpolate(places.T[None], 1 + new * new, mode='linear')[0].T"), "took part"),
         (places("torch.cat([places[:1], resize(places[1:].reshape(1, width, old, old))])"), "mixed up"),
+        (
+            places("torch.cat([places[:1], F.interpolate(grid, (new, new), mode='bilinear').reshape(-1, width)])"),
+            "channel by channel",
+        ),
         (places("torch.cat([places[:1], resize(grid.transpose(2, 3))])"), "swapped"),
         (places("torch.cat([places[:1], resize(grid, align_corners=True)])"), "align_corners"),
         (places("torch.cat([places[:1], resize(grid, mode='nearest')])"), "copies its nearest"),
@@ -100,6 +105,7 @@ MISTAKES = {
         (flops(block="4 * tokens * width**2 + 2 * tokens**2 * width"), "MLP is missing"),
         (flops(block="8 * tokens * width**2 + 2 * tokens**2 * width"), "four matrices are missing"),
         (flops(whole="2 * (embedding + block)"), "for one block"),
+        (flops(embedding="tokens * 3 * patch_size**2 * width"), "is no patch"),
         (flops(embedding="patches * patch_size**2 * width"), "one number is"),
     ],
     "needed_gap": [
@@ -109,6 +115,7 @@ MISTAKES = {
         (gap("math.log(chance / (1 - chance)) / scale"), "wrong texts are missing"),
         (gap("math.log(n - 1) / scale"), "one half"),
         (gap("math.log((n - 1) * chance) / scale"), "takes the odds"),
+        (gap("math.log(chance / (1 - chance) / (n - 1)) / scale"), "on the wrong side"),
         (gap("-math.log((n - 1) * chance / (1 - chance)) / scale"), "sign is turned"),
         (gap("chance"), "one number is"),
     ],

@@ -46,6 +46,10 @@ MISTAKES = {
         (split("torch.isin(scenes, names[:n])"), "first scenes"),
         (split("scenes == names[-1]"), "only the last scene"),
         (split("scenes >= (1 - share) * names[-1]"), "of the largest number"),
+        (split("torch.isin(scenes, names[n:])"), "has the rest"),
+        (split("torch.rand(len(scenes)) < share"), "stands on both sides"),
+        (split("torch.where(torch.isin(scenes, names[-n:]))[0]"), "these are places"),
+        (split("names[-n:]"), "these are the scenes"),
     ],
     "balanced_accuracy": [
         (balanced("right.mean()"), "the large class decides"),

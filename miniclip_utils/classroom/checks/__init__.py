@@ -12,6 +12,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ from torch import Tensor
 
 class NotSolved(Exception):
     """The stub still returns nothing."""
+
+
+class NotANumber(Exception):
+    """Where a number is asked for, something else came back."""
 
 
 def exercise(check: Callable[[Any], str | None]) -> Callable[[Any], None]:
@@ -46,6 +51,8 @@ def _verdict(check: Callable[[Any], str | None], answer: Any) -> str:
                 problem = problem or check(answer)
     except NotSolved:
         return f"… {check.__name__}: not solved yet"
+    except NotANumber as error:
+        return f"✗ {check.__name__}: {error}"
     except Exception as error:  # whatever a learner's code may raise
         return f"✗ {check.__name__}: your code raised {type(error).__name__}: {error}"
     return f"✗ {check.__name__}: {problem}" if problem else f"✓ {check.__name__}: right"
@@ -72,6 +79,20 @@ def solved(value: Any) -> Any:
     if value is None or value is ...:
         raise NotSolved
     return value
+
+
+def number(value: Any) -> float:
+    """The number that an answer returned, plain or in a tensor.
+
+    Raises:
+        NotSolved: the value is None or `...`.
+        NotANumber: it is something else.
+    """
+    value = solved(value)
+    if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1):
+        return float(value)
+    shape = f" and shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+    raise NotANumber(f"it is of type {type(value).__name__}{shape}: return a number")
 
 
 def diagnose(got: Any, expected: Tensor | float, mistakes: Mapping[str, Any], tolerance: float = 1e-4) -> str | None:
@@ -106,4 +127,6 @@ def diagnose(got: Any, expected: Tensor | float, mistakes: Mapping[str, Any], to
     if got.shape != expected.shape:
         return f"its shape is {tuple(got.shape)}, and should be {tuple(expected.shape)}"
     where = (got.double() - expected.double()).abs().flatten().argmax()
-    return f"one number is {got.flatten()[where]:.4g}, and should be {expected.flatten()[where]:.4g}"
+    one, other = got.flatten()[where].item(), expected.flatten()[where].item()
+    digits = 4 if f"{one:.4g}" != f"{other:.4g}" else 8
+    return f"one number is {one:.{digits}g}, and should be {other:.{digits}g}"

@@ -59,6 +59,11 @@ def frame(answer: Callable[[Tensor, Tensor], Tensor]) -> str | None:
             ),
             "the wall is twice too thick: half of the thickness 0.3 lies on either side of the middle line": expected - 0.15,
             "the middle line has no thickness: subtract half of it": expected + 0.15,
+            "this is a full square: take the absolute value of its distance, then subtract half of the thickness": to_middle,
+            "this is the exact distance, which is round at the corners: take the larger of |x| and |y| there too": (
+                torch.hypot(*((side.abs() - 0.7).clamp(min=0) for side in (x, y))) + to_middle.clamp(max=0)
+            ).abs()
+            - 0.15,
             "this draws a round ring: a square has the larger of |x| and |y| where a circle has their hypotenuse": (
                 torch.hypot(x, y) - 0.7
             ).abs()
@@ -122,15 +127,21 @@ def write_captions(answer: Callable[..., list[str]]) -> str | None:
         "picture i has class name i: the label says which name it has": [
             templates[t].replace("{}", name) for (_, t), name in zip(pairs, by_position(names), strict=True)
         ],
+        "label and choice are exchanged: the label says which name, `choice` which template": [
+            templates[label].replace("{}", names[t]) for label, t in pairs
+        ],
         "these are the bare names: put each into its template": [names[label] for label, _ in pairs],
+        "the {} is still there: replace it by the name": [templates[t] for _, t in pairs],
         "the name stands behind the template: it replaces the {}": [f"{templates[t]} {names[label]}" for label, t in pairs],
         "a number stands where the name belongs: look it up in `class_names`": [
             templates[t].replace("{}", str(label)) for label, t in pairs
         ],
     }
     got = solved(answer(labels, choice, names, templates))
-    if not isinstance(got, (list, tuple)) or not all(isinstance(caption, str) for caption in got):
+    if not isinstance(got, (list, tuple)):
         return f"it is of type {type(got).__name__}: return a list of strings"
+    if others := [caption for caption in got if not isinstance(caption, str)]:
+        return f"it holds something of type {type(others[0]).__name__}: each caption is one string"
     got = [caption.replace(" ,", ",") for caption in got]
     if got == expected:
         return None
@@ -153,9 +164,6 @@ def to_pixels(answer: Callable[[Tensor], Tensor]) -> str | None:
     images = TF.normalize(expected.double() / 255, MEAN, STD).float()
     mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
 
-    def as_bytes(value: Tensor) -> Tensor:
-        return (value * 255).round().clamp(0, 255)
-
     got = solved(answer(images.clone()))
     if isinstance(got, Tensor) and got.dtype != torch.uint8:
         if got.shape == expected.shape and (got.double() * 255 - expected.double()).abs().max() < 0.1:
@@ -165,6 +173,17 @@ def to_pixels(answer: Callable[[Tensor], Tensor]) -> str | None:
         difference = (got.int() - expected.int()).flatten()
         if difference.any() and difference.min() >= -1 and difference.max() <= 0:
             return "some pixels are one too small: .to(torch.uint8) cuts the fraction off, so .round() before it"
+        for message, values in {
+            "the deviation is missing: `normalize` subtracts the mean and then divides by the deviation": images + mean,
+            "the mean is missing: `normalize` subtracted it, so add it": images * std,
+            "the steps are in the wrong order: undo the last step of `normalize` first": (images + mean) * std,
+            "this normalises a second time: do the opposite of each step": (images - mean) / std,
+            "mean and deviation are the other way round": images * mean + std,
+        }.items():
+            whole = (255 * values).round()
+            # Without a clamp, what does not fit into a byte is wrapped round.
+            if any(torch.equal(got, each.to(torch.uint8)) for each in (whole, whole.clamp(0, 255))):
+                return message
     return diagnose(
         got,
         expected,
@@ -175,13 +194,6 @@ def to_pixels(answer: Callable[[Tensor], Tensor]) -> str | None:
             .clamp(0, 1)
             .to(torch.uint8),
             "almost all is 0 or 1: multiply by 255 before you round": (images * std + mean).round().clamp(0, 1),
-            "the deviation is missing: `normalize` subtracts the mean and then divides by the deviation": as_bytes(
-                images + mean
-            ),
-            "the mean is missing: `normalize` subtracted it, so add it": as_bytes(images * std),
-            "the steps are in the wrong order: undo the last step of `normalize` first": as_bytes((images + mean) * std),
-            "this normalises a second time: do the opposite of each step": as_bytes((images - mean) / std),
-            "mean and deviation are the other way round": as_bytes(images * mean + std),
         },
     )
 
@@ -212,6 +224,9 @@ def ensemble(answer: Callable[[Tensor], Tensor]) -> str | None:
             "you averaged over the classes: the templates are dimension 0": F.normalize(unit.mean(dim=1), dim=-1),
             "you normalised over the templates or the classes: the numbers of one vector are dimension -1": F.normalize(
                 F.normalize(raw, dim=0).mean(dim=0), dim=-1
+            ),
+            "you normalised over the labels, the dimension 1 that F.normalize takes if you give none: dim=-1": F.normalize(
+                F.normalize(raw, dim=1).mean(dim=0), dim=-1
             ),
             "this keeps one vector for each sentence: average over the templates, dimension 0": unit,
             "this uses the first template alone: average over all of them": unit[0],

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import diagnose, exercise, solved
+from . import diagnose, exercise, number
 
 
 @exercise
 def output_size(answer: Callable[[int, int, int, int], int]) -> str | None:
-    cases = [(32, 2, 1, 0), (31, 3, 1, 1), (31, 2, 2, 0), (32, 4, 4, 0), (30, 7, 2, 3), (9, 5, 3, 1)]
+    cases = [(32, 2, 1, 0), (31, 3, 1, 1), (31, 2, 2, 0), (32, 4, 4, 0), (30, 7, 2, 3), (9, 5, 3, 1), (32, 3, 3, 0)]
 
     def each(function: Callable[[int, int, int, int], float]) -> Tensor:
-        return torch.tensor([float(solved(function(*case))) for case in cases], dtype=torch.float64)
+        return torch.tensor([number(function(*case)) for case in cases], dtype=torch.float64)
 
     # The reference asks a real convolution.
     expected = each(lambda n, k, s, p: F.conv2d(torch.zeros(1, 1, n, n), torch.zeros(1, 1, k, k), None, s, p).shape[-1])
@@ -34,6 +34,9 @@ def output_size(answer: Callable[[int, int, int, int], int]) -> str | None:
             ),
             "this rounds up: a kernel that does not fit any more gives no place, so round down": each(
                 lambda n, k, s, p: math.ceil((n + 2 * p - k) / s) + 1
+            ),
+            "this rounds to the nearest: a kernel that does not fit any more gives no place, so round down": each(
+                lambda n, k, s, p: round((n + 2 * p - k) / s) + 1
             ),
             "add 1 after dividing by the stride, not before": each(lambda n, k, s, p: (n + 2 * p - k + 1) // s),
             "the kernel is left out: it stops as soon as its far edge touches the border": each(
@@ -95,7 +98,20 @@ def batch_norm(answer: Callable[[Tensor, Tensor, Tensor, bool], Tensor]) -> str 
         },
         tolerance=1e-3,
     )
-    return problem and f"with training=False, {problem}"
+    if problem:
+        return f"with training=False, {problem}"
+    faint = x / 500  # its variance is not much larger than eps
+    centred, faint_var = faint - faint.mean((0, 2, 3), keepdim=True), faint.var((0, 2, 3), correction=0, keepdim=True)
+    problem = diagnose(
+        answer(faint.clone(), mean.clone(), var.clone(), True),
+        F.batch_norm(faint, None, None, training=True),
+        {
+            "eps is missing, and a channel that is the same everywhere would give 0/0": centred / faint_var.sqrt(),
+            "eps is added to the standard deviation: it belongs under the root": centred / (faint_var.sqrt() + 1e-5),
+        },
+        tolerance=1e-3,
+    )
+    return problem and f"where the variance is tiny, {problem}"
 
 
 @exercise
@@ -103,11 +119,14 @@ def residual_block(answer: Callable[..., Tensor]) -> str | None:
     x = torch.randn(4, 2, 6, 6)
     conv_1, conv_2, shortcut = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(2, 3, 1)
     norm_1, norm_2 = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    for norm in (norm_1, norm_2):  # so that they cannot stand in for each other
+        nn.init.uniform_(norm.weight, 0.5, 2)
+        nn.init.normal_(norm.bias)
     pool = nn.MaxPool2d(2)
     parts = (conv_1, norm_1, conv_2, norm_2, shortcut, pool)
 
-    def bn(values: Tensor) -> Tensor:
-        return F.batch_norm(values, None, None, training=True)
+    def bn(values: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        return F.batch_norm(values, None, None, norm.weight, norm.bias, training=True)
 
     # The reference uses functions on the weights, and takes the largest of each 2×2 by hand.
     def largest(values: Tensor) -> Tensor:
@@ -117,10 +136,11 @@ def residual_block(answer: Callable[..., Tensor]) -> str | None:
         return F.conv2d(values, layer.weight, layer.bias, padding="same")
 
     pooled = largest(convolve(x, conv_1))
-    hidden = bn(pooled).clamp(min=0)
-    residual, way = bn(convolve(hidden, conv_2)), convolve(largest(x), shortcut)
-    early = bn(convolve(largest(x), conv_1)).clamp(min=0)
-    late = largest(bn(convolve(x, conv_1)).clamp(min=0))
+    hidden = bn(pooled, norm_1).clamp(min=0)
+    residual, way = bn(convolve(hidden, conv_2), norm_2), convolve(largest(x), shortcut)
+    early = bn(convolve(largest(x), conv_1), norm_1).clamp(min=0)
+    late = largest(bn(convolve(x, conv_1), norm_1).clamp(min=0))
+    exchanged = bn(convolve(bn(pooled, norm_2).clamp(min=0), conv_2), norm_1)
     return diagnose(
         answer(x.clone(), *parts),
         (residual + way).clamp(min=0),
@@ -131,15 +151,16 @@ def residual_block(answer: Callable[..., Tensor]) -> str | None:
             "each summand has its own ReLU: add first, then one ReLU": residual.clamp(min=0) + way.clamp(min=0),
             "the last ReLU is missing: it follows the sum": residual + way,
             "the ReLU between the convolutions is missing: two linear layers in a row are one": (
-                bn(convolve(bn(pooled), conv_2)) + way
+                bn(convolve(bn(pooled, norm_1), conv_2), norm_2) + way
             ).clamp(min=0),
-            "norm_1 is missing": (bn(convolve(pooled.clamp(min=0), conv_2)) + way).clamp(min=0),
+            "norm_1 is missing": (bn(convolve(pooled.clamp(min=0), conv_2), norm_2) + way).clamp(min=0),
             "norm_2 is missing": (convolve(hidden, conv_2) + way).clamp(min=0),
+            "norm_1 and norm_2 are exchanged: each follows the convolution of its number": (exchanged + way).clamp(min=0),
             "you pool before conv_1: pool its output, so that it still reads all pixels": (
-                bn(convolve(early, conv_2)) + way
+                bn(convolve(early, conv_2), norm_2) + way
             ).clamp(min=0),
             "you pool after norm_1: pool before it, so that there is a quarter as much to normalise": (
-                bn(convolve(late, conv_2)) + way
+                bn(convolve(late, conv_2), norm_2) + way
             ).clamp(min=0),
             "the shortcut pools after its 1×1 convolution: pool first, which leaves it a quarter of the work": (
                 residual + largest(convolve(x, shortcut))
@@ -162,7 +183,7 @@ def receptive_field(answer: Callable[[list[tuple[int, int]]], int]) -> str | Non
         return float((gradient != 0).sum())
 
     def each(function: Callable[[list[tuple[int, int]]], float]) -> Tensor:
-        return torch.tensor([float(solved(function(list(case)))) for case in cases], dtype=torch.float64)
+        return torch.tensor([number(function(list(case))) for case in cases], dtype=torch.float64)
 
     def walked(start: int = 1, add: Callable[[int, int, int], int] = lambda k, s, step: (k - 1) * step) -> Callable:
         def walk(layers: list[tuple[int, int]]) -> float:
@@ -197,6 +218,9 @@ def receptive_field(answer: Callable[[list[tuple[int, int]]], int]) -> str | Non
             "the strides are added up: they multiply": each(strides_added),
             "the whole kernel is added each time: its first place was there already, so add kernel_size − 1": each(
                 walked(start=0, add=lambda k, s, step: k * step)
+            ),
+            "the whole kernel is added each time: a kernel of size k reaches over k − 1 steps": each(
+                walked(add=lambda k, s, step: k * step)
             ),
             "you start from 0: one value sees at least itself, so start from 1": each(walked(start=0)),
             "the kernels are multiplied: each adds (kernel_size − 1) times the distance of its inputs": each(
@@ -267,6 +291,7 @@ def attention_pool(answer: Callable[[Tensor], Tensor]) -> str | None:
 
     expected = F.scaled_dot_product_attention(query, places, places)  # torch's own attention
     first = places[:, :1] @ places.mT / math.sqrt(8)
+    joined = torch.cat([query, places], dim=1)
     return diagnose(
         answer(x.clone()),
         expected.squeeze(1),
@@ -278,6 +303,12 @@ def attention_pool(answer: Callable[[Tensor], Tensor]) -> str | None:
             "the scores are divided by C: divide by its square root": pooled((scores / 8).softmax(-1)),
             "the softmax runs over the wrong dimension: the weights of one image's places sum to 1": pooled(
                 (scores / math.sqrt(8)).softmax(0)
+            ),
+            "this is the sum of all places: a softmax over a dimension of size 1 gives 1, so take the last one": (
+                places.sum(dim=1)
+            ),
+            "the mean is among the keys and values too, as in CLIP: here they are the places alone": (
+                F.scaled_dot_product_attention(query, joined, joined).squeeze(1)
             ),
             "the softmax is missing: scores can be negative and sum to anything": pooled(scores / math.sqrt(8)),
             "the query is the first place: it is the mean of all of them": pooled(first.softmax(-1)),

@@ -14,8 +14,20 @@ from . import diagnose, exercise, solved
 def encode(answer: Callable[[str, dict[str, int], int], list[int]]) -> str | None:
     number = {"[PAD]": 0, "[UNK]": 1, "[SOS]": 2, "[EOS]": 3, ".": 4, "a": 5, "circle": 6, "red": 7}
     texts = ["A red circle.", "a purple circle", "red"]
-    got = [torch.as_tensor(solved(answer(text, dict(number), 7))) for text in texts]
+    got = []
+    for text in texts:
+        row = solved(answer(text, dict(number), 7))
+        row = row.tolist() if hasattr(row, "tolist") else row
+        if not isinstance(row, (list, tuple)):
+            return f"it is of type {type(row).__name__}: return a list of numbers"
+        if None in row:
+            return "a word became None: what `get` returns for an unknown word is its second argument"
+        if words := [entry for entry in row if isinstance(entry, str)]:
+            return f"it holds the text {words[0]!r}: look up its number"
+        got.append(torch.as_tensor(row))
     lengths = [row.numel() for row in got]
+    if max(lengths) > 7:
+        return f"the captions have {lengths} numbers: each needs 7, the `context_length` here"
     if len(set(lengths)) > 1:
         return f"the captions have {lengths} numbers: fill each up with [PAD] to `context_length`, 7 here"
     return diagnose(
@@ -187,8 +199,9 @@ def encoder_block(answer: Callable[..., Tensor]) -> str | None:
         bare = x + attend(x, mask)
         clean = norm_1(x) + attend(norm_1(x), mask)
         cut = attend(norm_1(x), mask)
+        swapped = x + attend(norm_2(x), mask)
         return diagnose(
-            answer(x, norm_1, attend, norm_2, mlp, mask),
+            answer(x.clone(), norm_1, attend, norm_2, mlp, mask),
             layer(x, src_mask=~mask),
             {
                 "the mask is not passed on to the attention": blind + mlp(norm_2(blind)),
@@ -204,6 +217,9 @@ def encoder_block(answer: Callable[..., Tensor]) -> str | None:
                 "the first shortcut carries the normalised x: it carries x as it is": clean + mlp(norm_2(clean)),
                 "norm_1 is used twice: the MLP has a LayerNorm of its own": first + mlp(norm_1(first)),
                 "the MLP reads what is not normalised: norm_2 is missing": first + mlp(first),
+                "the attention reads what is not normalised: norm_1 is missing": bare + mlp(norm_2(bare)),
+                "norm_1 and norm_2 are exchanged": swapped + mlp(norm_1(swapped)),
+                "the MLP is missing": first,
             },
         )
 

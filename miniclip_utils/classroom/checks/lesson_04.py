@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from . import diagnose, exercise, solved
+from . import diagnose, exercise, number, solved
 
 
 @exercise
@@ -29,6 +30,10 @@ def cosine_matrix(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) ->
             "only the images are normalised: the texts keep their lengths": i_unit @ t.T,
             "only the texts are normalised: the images keep their lengths": i @ t_unit.T,
             "it is transposed: images are rows, texts are columns": t_unit @ i_unit.T,
+            "a LayerNorm stands where the L2 norm belongs: it gives length √d_e, and turns the vectors": (
+                F.layer_norm(i, (4,)) @ F.layer_norm(t, (4,)).T
+            ),
+            "the matrix is normalised: each vector needs length 1 before they are compared": F.normalize(i @ t.T, dim=1),
             "these are only the N true pairs: compare every image with every text": (i_unit * t_unit).sum(dim=1),
         },
     )
@@ -51,6 +56,10 @@ def symmetric_loss(answer: Callable[[Tensor], Tensor]) -> str | None:
             "the costs of the pairs are added up: take the mean, or it grows with the batch": (rows + columns).sum() / 2,
             "the softmax is applied twice: `F.cross_entropy` wants logits, and takes the softmax itself": sum(twice) / 2,
             "the sign is turned: the loss is minus the logarithm of the probability": -both / 2,
+            "every pair has target 0: the right answer for pair i is i": -(
+                logits.log_softmax(dim=1)[:, 0].mean() + logits.log_softmax(dim=0)[0].mean()
+            )
+            / 2,
             "the softmax is missing: without it nothing pushes the wrong pairs apart": -logits.diag().mean(),
         },
     )
@@ -64,8 +73,15 @@ def logit_gradient(answer: Callable[[Tensor], Tensor]) -> str | None:
     values = logits.detach()
     n, target = len(values), torch.eye(len(values), dtype=values.dtype)
     rows, columns = values.softmax(dim=1) - target, values.softmax(dim=0) - target
+    try:
+        with torch.no_grad():
+            got = answer(values.clone())
+    except RuntimeError as error:
+        if "does not require grad" in str(error):
+            return "this asks autograd: write the formula instead"
+        raise
     return diagnose(
-        answer(values.clone()),
+        got,
         expected,
         {
             "one direction is missing: this is the gradient of image → text alone": rows / n,
@@ -78,6 +94,9 @@ def logit_gradient(answer: Callable[[Tensor], Tensor]) -> str | None:
             "the sign is turned: softmax minus target, not target minus softmax": -expected,
             "the target is missing: subtract 1 on the diagonal, once in each direction": expected + target / n,
             "the target is subtracted once, but there are two directions": expected + target / (2 * n),
+            "the columns' part is transposed: turn logits.T.softmax(dim=1) back, or take softmax(dim=0)": (
+                (rows + columns.T) / (2 * n)
+            ),
         },
         tolerance=1e-6,
     )
@@ -87,7 +106,12 @@ def logit_gradient(answer: Callable[[Tensor], Tensor]) -> str | None:
 def scaled_logits(answer: Callable[[Tensor, Tensor], Tensor]) -> str | None:
     cosines = 2 * torch.rand(3, 4) - 1
     logs = [torch.tensor(math.log(1 / 0.07)), torch.tensor(2.0), torch.tensor(6.0)]  # the last one above the cap
-    got = torch.stack([torch.as_tensor(solved(answer(cosines, t))) for t in logs])
+    got = [solved(answer(cosines.clone(), t.clone())) for t in logs]
+    for logits in got:
+        if not isinstance(logits, Tensor):
+            return f"it is of type {type(logits).__name__}: return a tensor"
+        if logits.shape != cosines.shape:
+            return f"its shape is {tuple(logits.shape)}, and should be {tuple(cosines.shape)}"
 
     def by(*scales: float) -> Tensor:
         return torch.stack([scale * cosines for scale in scales])
@@ -95,12 +119,13 @@ def scaled_logits(answer: Callable[[Tensor, Tensor], Tensor]) -> str | None:
     scales = [t.exp().item() for t in logs]
     capped = [min(scale, 100) for scale in scales]
     return diagnose(
-        got,
+        torch.stack(got),
         by(*capped),
         {
             "t is used as it is: it is the logarithm of the scale, so take exp(t)": by(*(t.item() for t in logs)),
             "the cap on exp(t) is missing: exp(6) is 403, and the scale stops at 100, not t": by(*scales),
             "the cap is put on the logits: cap the scale, and negative cosines keep theirs": by(*scales).clamp(max=100),
+            "the cap is put on the logits, at both ends: cap the scale": by(*scales).clamp(-100, 100),
             "it divides by exp(t): t is the log of the *inverse* temperature, so multiply": by(*(1 / s for s in scales)),
             "it divides by exp(t), capped: exp(t) is the *inverse* temperature, so multiply": by(*(1 / s for s in capped)),
             "the scale is applied twice": by(*(s * s for s in capped)),
@@ -124,6 +149,10 @@ def soft_targets(answer: Callable[[Tensor], Tensor]) -> str | None:
             "it is divided by the number of all true pairs: each row is a distribution of its own": same / same.sum(),
             "it is divided by N: divide each row by the number of its own true pairs": same / n,
             "the drawn pair is left out: it is true as well": torch.stack([r / r.sum().clamp(min=1) for r in others]),
+            "the drawn pair is left out: it is true as well, and a row without a copy is left with 0/0": torch.stack(
+                [r / r.sum() for r in others]
+            ),
+            "the rows have length 1: they must add up to 1, so divide by their sum": F.normalize(same, dim=1),
             "these are the wrong pairs: compare the labels with ==": torch.stack([(1 - r) / (1 - r).sum() for r in same]),
             "it is a softmax of the 0s and 1s: wrong pairs then keep a share": same.softmax(dim=1),
         },
@@ -133,7 +162,7 @@ def soft_targets(answer: Callable[[Tensor], Tensor]) -> str | None:
 @exercise
 def softmax_floor(answer: Callable[[int], float]) -> str | None:
     sizes = (10, 4)
-    got = torch.stack([torch.as_tensor(solved(answer(n)), dtype=torch.float64) for n in sizes])
+    got = torch.tensor([number(answer(n)) for n in sizes], dtype=torch.float64)
 
     def least(gap: Callable[[int], float], others: Callable[[int], float] = lambda n: n - 1) -> Tensor:
         return torch.tensor([math.log(1 + others(n) * math.exp(-gap(n))) for n in sizes], dtype=torch.float64)

@@ -1,14 +1,14 @@
 """Checks of lesson 05: augmentation, precision, weight decay, the schedule, snapshots, and how sure a measurement is."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model import MiniCLIP, ModelConfig
-from . import diagnose, exercise, solved
+from . import diagnose, exercise, number, solved
 
 
 @exercise
@@ -46,8 +46,15 @@ def moved_columns(answer: Callable[[int, Tensor, Tensor], Tensor]) -> str | None
             ),
             "pixels that leave on one side come in on the other: reflect instead": columns(lambda x: x % width),
             "the edge is doubled, −1 → 0: the mirror stands on the outermost pixel, so −1 → 1": columns(mirror_edge),
+            "only the left end is reflected: columns from `width` on do not exist": columns(abs),
+            "only the right end is reflected: columns below 0 do not exist": columns(lambda x: min(x, 2 * (width - 1) - x)),
             "`mirrored` is ignored": columns(mirror, flips=[False] * len(shifts)),
             "every image is mirrored: only those where `mirrored` is True": columns(mirror, flips=[True] * len(shifts)),
+            "the wrong images are mirrored: those where `mirrored` is False": columns(
+                mirror, flips=[not m for m in mirrored]
+            ),
+            "mirrored, column c became width − c: the last column is width − 1, so it becomes width − 1 − c": columns(mirror)
+            + torch.tensor(mirrored)[:, None],
             "the moves go the other way: output column x reads input column x + shift": columns(mirror, sign=-1),
             "the mirrored image is moved: move first, then mirror, width − 1 − column": columns(mirror, early=True),
         },
@@ -73,6 +80,11 @@ def careful_logits(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str | N
                 scale * (rounded_i @ rounded_t.T).float()
             ),
             "even the scaled product was made in bfloat16 and widened at the end": (scale * rounded_i @ rounded_t.T).float(),
+            "only the images are normalised": scale * i @ text.double().T,
+            "only the texts are normalised": scale * image.double() @ t.T,
+            "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": scale
+            * F.normalize(image.double(), dim=0)
+            @ F.normalize(text.double(), dim=0).T,
             "the L2 norm is missing: these are scaled dot products": scale * image.double() @ text.double().T,
             "the scale is missing: these are cosines": i @ t.T,
             "it is transposed: images are rows, texts are columns": scale * t @ i.T,
@@ -85,9 +97,15 @@ def decayed(answer: Callable[[dict[str, Tensor]], list[str]]) -> str | None:
     layers = int(torch.randint(1, 9, ()))
     small = ModelConfig(embed_dim=8, image_tower="vit", vit_width=8, vit_layers=layers, vit_num_heads=2, text_width=8)
     parameters: dict[str, Tensor] = dict(MiniCLIP(small, vocab_size=9, context_length=6).named_parameters())
-    got = set(solved(answer(dict(parameters))))
+    names = solved(answer(dict(parameters)))
+    if isinstance(names, (str, Tensor)) or not isinstance(names, Iterable):
+        return f"it is of type {type(names).__name__}: return a list of names"
+    names = list(names)
+    if other := [name for name in names if not isinstance(name, str)]:
+        return f"a thing of type {type(other[0]).__name__} is not the name of a parameter: return names, as in the dict"
+    got = set(names)
     right = {name for name, parameter in parameters.items() if parameter.dim() in (2, 3, 4)}
-    if unknown := sorted(map(str, got - parameters.keys())):
+    if unknown := sorted(got - parameters.keys()):
         return f"{unknown[0]!r} is not the name of a parameter: return names, as they are in the dict"
     if got == parameters.keys():
         return "these are all parameters: gains, biases and the logit scale are left alone"
@@ -110,7 +128,7 @@ def decayed(answer: Callable[[dict[str, Tensor]], list[str]]) -> str | None:
 @exercise
 def schedule(answer: Callable[[int, int, int], float]) -> str | None:
     runs = [(step, total, warmup) for total, warmup in ((20, 5), (64, 8)) for step in range(total)]
-    got = torch.tensor([float(solved(answer(*run))) for run in runs], dtype=torch.float64)
+    got = torch.tensor([number(answer(*run)) for run in runs], dtype=torch.float64)
 
     def by(rise: Callable[[int, int], float], fall: Callable[[int, int, int], float]) -> Tensor:
         return torch.tensor([rise(s, w) if s < w else fall(s, n, w) for s, n, w in runs], dtype=torch.float64)
@@ -147,6 +165,19 @@ def schedule(answer: Callable[[int, int, int], float]) -> str | None:
                 ramp, lambda s, n, w: math.cos(math.pi / 2 * (s - w) / (n - w))
             ),
             "it stays at the peak after the warm-up": by(ramp, lambda s, n, w: 1.0),
+            "the cosine begins at 2: after adding 1, halve": by(ramp, lambda s, n, w: 2 * cosine(s, n, w)),
+            "the cosine is spread over all steps, and does not come down: it has total_steps − warmup_steps of them": by(
+                ramp, lambda s, n, w: wave((s - w) / n)
+            ),
+            "the last step has a rate of 0 and teaches nothing: divide by total_steps − warmup_steps": by(
+                ramp, lambda s, n, w: wave((s - w) / (n - w - 1))
+            ),
+            "the rise goes on for one step too many, above 1: step `warmup_steps` belongs to the cosine": by(
+                ramp, lambda s, n, w: (s + 1) / w if s == w else cosine(s, n, w)
+            ),
+            "the last step of the warm-up is below the peak: divide by warmup_steps": by(
+                lambda s, w: (s + 1) / (w + 1), cosine
+            ),
         },
         tolerance=1e-6,
     )
@@ -167,8 +198,10 @@ def snapshot(answer: Callable[[nn.Module], dict[str, Tensor]]) -> str | None:
         return f"{lost[0]} is missing: BatchNorm's running statistics are no parameters, but evaluation needs them"
     if lost := [name for name in before if name not in got]:
         return f"{lost[0]} is missing: take all that `state_dict()` names"
+    if other := [name for name in before if not isinstance(got[name], Tensor)]:
+        return f"{other[0]} is of type {type(got[other[0]]).__name__}: keep tensors, which `load_state_dict` takes back"
     now = model.state_dict()
-    if moved := [name for name in before if torch.equal(torch.as_tensor(got[name]), now[name])]:
+    if moved := [name for name in before if torch.equal(got[name], now[name])]:
         return f"{moved[0]} moves on with the model: `state_dict()` hands out the tensors themselves, so copy each"
     for name, tensor in before.items():
         if got[name].dtype != tensor.dtype:
@@ -181,7 +214,7 @@ def snapshot(answer: Callable[[nn.Module], dict[str, Tensor]]) -> str | None:
 @exercise
 def standard_error(answer: Callable[[float, int], float]) -> str | None:
     cases = [(0.9, 1_000), (0.5, 100), (0.98, 2_000)]
-    got = torch.tensor([float(solved(answer(p, n))) for p, n in cases], dtype=torch.float64)
+    got = torch.tensor([number(answer(p, n)) for p, n in cases], dtype=torch.float64)
 
     def of(formula: Callable[[float, int], float]) -> Tensor:
         return torch.tensor([formula(p, n) for p, n in cases], dtype=torch.float64)
@@ -199,6 +232,7 @@ def standard_error(answer: Callable[[float, int], float]) -> str | None:
             "it is divided by n: the *variance* falls with n, its square root with √n": of(
                 lambda p, n: math.sqrt(p * (1 - p)) / n
             ),
+            "the root is taken of n alone: take it of p (1 − p) as well": of(lambda p, n: p * (1 - p) / math.sqrt(n)),
             "the 1 − p is missing: a model that is always right has no spread": of(lambda p, n: math.sqrt(p / n)),
             "this is the half-width of a 95% interval, 1.96 standard errors": of(
                 lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n)

@@ -8,19 +8,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...shapes import CLASS_NAMES
-from . import diagnose, exercise
+from . import diagnose, exercise, solved
 
 
 @exercise
 def probabilities(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str | None:
-    images, texts, t = 2 * torch.randn(5, 6), 3 * torch.randn(4, 6), torch.tensor(math.log(5.0))
+    images, texts, t = 0.5 * torch.randn(9, 6), 0.8 * torch.randn(12, 6), torch.tensor(math.log(5.0))
     cosines = torch.cosine_similarity(images[:, None], texts[None], dim=2)
     weights = torch.exp(5 * cosines)
+    unit_images, unit_texts = (x / x.norm(dim=1, keepdim=True) for x in (images, texts))
     return diagnose(
         answer(images, texts, t),
         weights / weights.sum(dim=1, keepdim=True),
         {
             "the L2 norm is missing: these are dot products, in which long vectors win": (5 * images @ texts.T).softmax(1),
+            "only the pictures are normalised: the lengths of the texts still count": (5 * unit_images @ texts.T).softmax(1),
+            "only the texts are normalised: the lengths of the pictures still count": (5 * images @ unit_texts.T).softmax(1),
+            "100 is the scale of OpenAI's CLIP: this model's own is exp(t)": (100 * cosines).softmax(1),
+            "each class is judged by itself (sigmoid): the softmax shares out 100% among them": (5 * cosines).sigmoid(),
             "the scale is missing: bare cosines lie between −1 and 1, and their softmax is nearly flat": cosines.softmax(1),
             "t is used as it is: it is the logarithm of the scale, so take exp(t)": (t * cosines).softmax(1),
             "it divides by exp(t): the scale is the inverse temperature, so multiply": (cosines / 5).softmax(1),
@@ -36,7 +41,7 @@ def probabilities(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> str | N
 
 @exercise
 def answer_among(answer: Callable[[Tensor, Tensor], Tensor]) -> str | None:
-    similarity = torch.randn(12, 9) - 1.5  # in some rows every allowed class is below zero
+    similarity = 0.2 - torch.rand(12, 9)  # cosines; in some rows every allowed class is below zero
     allowed = torch.tensor([False, True, False, True, True, False, False, True, False])
     numbers = [k for k in range(9) if allowed[k]]
     expected = torch.tensor([max(numbers, key=lambda k: row[k].item()) for row in similarity])
@@ -155,12 +160,18 @@ def shift_gap(answer: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]) 
 
     images, texts, share = unit(torch.randn(6, 4) + 1), unit(torch.randn(5, 4) - 1), 0.3
     gap = images.sum(dim=0) / 6 - texts.sum(dim=0) / 5
-    moved = answer(images.clone(), texts.clone(), share)
-    pair = isinstance(moved, tuple) and all(isinstance(part, Tensor) for part in moved)
+    moved = solved(answer(images.clone(), texts.clone(), share))
+    if not isinstance(moved, (tuple, list)) or [type(part) for part in moved] != [Tensor, Tensor]:
+        return "return two tensors: the pictures and the sentences, both moved"
+    if [part.shape for part in moved] == [texts.shape, images.shape]:
+        return "the two are swapped: first the pictures, then the sentences"
+    for name, part, whole in (("pictures", moved[0], images), ("sentences", moved[1], texts)):
+        if part.shape != whole.shape:
+            return f"the shape of the {name} is {tuple(part.shape)}, and should be {tuple(whole.shape)}"
     to = share * F.normalize(gap, dim=0)
     middle = (share * (images - images.mean(dim=0)), share * (texts - texts.mean(dim=0)))
     return diagnose(
-        torch.cat(moved) if pair else moved,
+        torch.cat(list(moved)),
         torch.cat([unit(images - share * gap), unit(texts + share * gap)]),
         {
             "the vectors are not of length 1 afterwards: normalise again": torch.cat(

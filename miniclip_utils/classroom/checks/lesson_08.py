@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...image_encoder import VisionTransformer
-from . import diagnose, exercise, solved
+from . import diagnose, exercise, number, solved
 
 
 @exercise
@@ -34,7 +34,7 @@ def quick_gelu(answer: Callable[[Tensor], Tensor]) -> str | None:
 
 @exercise
 def block_name(answer: Callable[[str], str]) -> str | None:
-    block = int(torch.randint(12, ()))
+    blocks = 0, 2, int(torch.randint(3, 12, ()))  # 0 and 2 also number the layers of the MLP
     parts = {
         "norm_1.weight": "ln_1.weight",
         "attention.qkv.weight": "attn.in_proj_weight",
@@ -46,7 +46,7 @@ def block_name(answer: Callable[[str], str]) -> str | None:
     }
     towers = {"image_encoder.blocks": "visual.transformer.resblocks", "text_encoder.blocks": "transformer.resblocks"}
 
-    def expected(tower: str, part: str) -> str:
+    def expected(tower: str, block: int, part: str) -> str:
         return f"{towers[tower]}.{block}.{parts[part]}"
 
     # A right name → what the mistake makes of it.
@@ -70,16 +70,18 @@ def block_name(answer: Callable[[str], str]) -> str | None:
         "the image tower's names start with 'visual.'": lambda name: name.removeprefix("visual."),
         "out is still the course's name: OpenAI's is out_proj": lambda name: name.replace("out_proj", "out"),
     }
-    cases = [(tower, part) for tower in towers for part in parts]
+    cases = [(tower, block, part) for tower in towers for block in blocks for part in parts]
     right = [expected(*case) for case in cases]
-    got = [solved(answer(f"{tower}.{block}.{part}")) for tower, part in cases]
+    got = [solved(answer(f"{tower}.{block}.{part}")) for tower, block, part in cases]
+    if other := [name for name in got if not isinstance(name, str)]:
+        return f"it is of type {type(other[0]).__name__}: return a name, which is a string"
     if got == right:
         return None
     for message, mistake in mistakes.items():
         if got == [mistake(name) for name in right]:
             return message
-    (tower, part), name = next((case, name) for case, name in zip(cases, got, strict=True) if name != expected(*case))
-    return f"'{tower}.{block}.{part}' became {name!r}, and should be {expected(tower, part)!r}"
+    (tower, block, part), name = next((case, name) for case, name in zip(cases, got, strict=True) if name != expected(*case))
+    return f"'{tower}.{block}.{part}' became {name!r}, and should be {expected(tower, block, part)!r}"
 
 
 @exercise
@@ -113,6 +115,9 @@ def resized_places(answer: Callable[[Tensor, int], Tensor]) -> str | None:
             "numbers and places are mixed up: `permute` to (1, width, rows, columns), a reshape alone tears": torch.cat(
                 [places[:1], torn]
             ),
+            "the new rows are read off channel by channel: `permute` to (1, new, new, width) before the reshape": torch.cat(
+                [places[:1], interpolated(channels_first, (new, new)).T.reshape(-1, width)]
+            ),
             "rows and columns are swapped": torch.cat(
                 [places[:1], resized.view(new, new, width).transpose(0, 1).flatten(0, 1)]
             ),
@@ -137,16 +142,23 @@ def vit_flops(answer: Callable[[int, int, int, int], int]) -> str | None:
         return float(counter.get_total_flops())
 
     def each(function: Callable[[int, int, int, int], float]) -> Tensor:
-        return torch.tensor([float(solved(function(*case))) for case in cases], dtype=torch.float64)
+        return torch.tensor([number(function(*case)) for case in cases], dtype=torch.float64)
 
     def formula(
-        token: int = 1, linear: int = 12, pairs: int = 2, embedding: int = 1, once: bool = False, factor: int = 2
+        token: int = 1,
+        linear: int = 12,
+        pairs: int = 2,
+        embedding: int = 1,
+        embedded_token: int = 0,
+        once: bool = False,
+        factor: int = 2,
     ) -> Tensor:
         def flops(image_size: int, patch_size: int, width: int, layers: int) -> float:
             patches = (image_size // patch_size) ** 2
             tokens = patches + token
             block = linear * tokens * width**2 + pairs * tokens**2 * width
-            return factor * (embedding * patches * 3 * patch_size**2 * width + (1 if once else layers) * block)
+            embedded = embedding * (patches + embedded_token) * 3 * patch_size**2 * width
+            return factor * (embedded + (1 if once else layers) * block)
 
         return each(flops)
 
@@ -161,6 +173,7 @@ def vit_flops(answer: Callable[[int, int, int, int], int]) -> str | None:
                 pairs=1
             ),
             "the patch embedding is missing": formula(embedding=0),
+            "the class token is no patch: it does not pass the patch embedding": formula(embedded_token=1),
             "the MLP is missing: it has 8 · width² of a block's 12 · width² weights": formula(linear=4),
             "the attention's four matrices are missing: 4 · width² of a block's 12 · width² weights": formula(linear=8),
             "this is for one block: multiply by the number of layers": formula(once=True),
@@ -187,7 +200,7 @@ def needed_gap(answer: Callable[[int, float, float], float]) -> str | None:
         return low
 
     def each(function: Callable[[int, float, float], float]) -> Tensor:
-        return torch.tensor([float(solved(function(*case))) for case in cases], dtype=torch.float64)
+        return torch.tensor([number(function(*case)) for case in cases], dtype=torch.float64)
 
     return diagnose(
         each(answer),
@@ -207,6 +220,9 @@ def needed_gap(answer: Callable[[int, float, float], float]) -> str | None:
                 lambda n, s, p: math.log(max(n - 1, 1)) / s
             ),
             "it takes the odds, p / (1 − p), not the chance p": each(lambda n, s, p: math.log((n - 1) * p) / s),
+            "n − 1 is on the wrong side: chance / (1 − chance) is exp(scale · gap) divided by n − 1": each(
+                lambda n, s, p: math.log(p / (1 - p) / (n - 1)) / s
+            ),
             "the sign is turned: the right text must be above the others": each(
                 lambda n, s, p: -math.log((n - 1) * p / (1 - p)) / s
             ),

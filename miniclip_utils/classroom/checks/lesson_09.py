@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import diagnose, exercise
+from . import diagnose, exercise, solved
 
 
 @exercise
@@ -16,7 +16,7 @@ def few_of_each(answer: Callable[[Tensor, int], Tensor]) -> str | None:
     left = [labels[i + 1 :].tolist().count(label) for i, label in enumerate(labels.tolist())]
     places = torch.tensor([i for i, before in enumerate(seen) if before < k])
     return diagnose(
-        answer(labels, k),
+        answer(labels.clone(), k),
         places,
         {
             "these are the first pictures of the folder, whatever they show: take k of each class": torch.arange(4 * k),
@@ -42,8 +42,9 @@ def split_by_scene(answer: Callable[[Tensor, float], Tensor]) -> str | None:
     scenes = distinct[torch.cat([torch.arange(8), torch.randint(8, (24,))])[torch.randperm(32)]]
     test = torch.isin(scenes, distinct[6:])
     places = torch.arange(len(scenes))
-    return diagnose(
-        answer(scenes, 0.25),
+    got = solved(answer(scenes.clone(), 0.25))
+    problem = diagnose(
+        got,
         test,
         {
             "it splits the pictures, so that a scene stands on both sides: split the scenes": places >= 24,
@@ -52,8 +53,15 @@ def split_by_scene(answer: Callable[[Tensor, float], Tensor]) -> str | None:
             "these are the first scenes: the last ones are wanted": torch.isin(scenes, distinct[:2]),
             "this is only the last scene: take a share of them": scenes == distinct[-1],
             "the share is taken of the largest number, not of the scenes that there are": scenes >= 0.75 * distinct[-1],
+            "the share is that of the test, and this side has the rest": torch.isin(scenes, distinct[2:]),
+            "these are places: return a mask, True for the pictures of the test": torch.where(test)[0],
+            "these are the scenes of the test: return a mask over the pictures": distinct[6:],
         },
     )
+    mask = isinstance(got, Tensor) and got.dtype == torch.bool and got.shape == test.shape
+    if problem and problem.startswith("one number") and mask and any(len(got[scenes == s].unique()) > 1 for s in distinct):
+        return "a scene stands on both sides: all its pictures go to one"
+    return problem
 
 
 @exercise
@@ -65,7 +73,7 @@ def balanced_accuracy(answer: Callable[[Tensor, Tensor], Tensor]) -> str | None:
     recalls = torch.stack([right[labels == label].mean() for label in range(3)])
     precisions = torch.stack([right[predicted == label].mean() for label in range(3)])
     return diagnose(
-        answer(predicted, labels),
+        answer(predicted.clone(), labels.clone()),
         recalls.mean(),
         {
             "this is the share of all pictures: the large class decides: take the mean of the classes": right.mean(),
