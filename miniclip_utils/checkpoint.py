@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from .device import find_device
 from .errors import UserError
 from .model import MiniCLIP, ModelConfig
 from .tokenizer import WordTokenizer
@@ -59,8 +60,9 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
             finished or not.
 
     Raises:
-        UserError: the folder holds no run, or a damaged one, or weights of another config.
+        UserError: the folder holds no run, or a damaged one, or weights of another config; or the device does not work.
     """
+    device = find_device(str(device))
     bundled = WEIGHTS_FOLDER / str(run)
     folder = bundled if str(run) in bundled_runs() else Path(os.path.expanduser(run))
     config = read_config(folder)
@@ -119,8 +121,8 @@ def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer]
         metadata = file.metadata() or {}
     load_weights(model, _under("model.", tensors), path)
     try:
-        progress = json.loads(metadata["progress"])
-    except (KeyError, ValueError) as error:
+        progress = dict(json.loads(metadata["progress"]))
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{str(path)!r} holds weights, but not how far their training was: start anew in another folder"
         ) from error
@@ -167,7 +169,7 @@ def read_config(folder: Path) -> RunConfig:
     Raises:
         UserError: it is missing, or a value is missing, not known, or not of the type that it must have.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path's, never an OSError, such as for a name that is too long
         raise UserError(f"there is no run {str(folder)!r}: name a folder that training wrote, or one of {bundled_runs()}")
     raw = read_json(folder / "config.json")
     try:
@@ -182,7 +184,8 @@ def read_config(folder: Path) -> RunConfig:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Reads a safetensors file. A pickle, or half a file, is refused unread."""
     try:
-        return safetensors.torch.load_file(path)
+        with open(path, "rb"):  # safetensors says of a file that may not be read that there is none
+            return safetensors.torch.load_file(path)
     except FileNotFoundError as error:
         raise UserError(f"there are no weights {str(path)!r}: the run has not finished its first epoch") from error
     except (SafetensorError, OSError, ValueError) as error:
@@ -204,7 +207,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON object."""
-    write_file(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_file(path, text.encode(errors="backslashreplace"))  # bytes of a name that are no UTF-8 become JSON's \udc..
 
 
 def write_file(path: Path, content: bytes) -> None:

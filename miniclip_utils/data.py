@@ -14,6 +14,7 @@ from .errors import UserError
 from .image_files import UNREADABLE, ImageFiles, listing, read_images
 from .prompts import TEMPLATES
 from .shapes import CLASS_NAMES, IMAGE_SIZE, SPLITS, make_shapes
+from .tokenizer import split_words
 
 # The channel means and deviations that CLIP normalises its images with (openai/CLIP, clip.py).
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -63,6 +64,10 @@ def load_dataset(
     known = SPLITS if source == "shapes" else ("train", "validation", "test")
     if split not in known:
         raise UserError(f"{str(source)!r} has no split {split!r}: choose one of {', '.join(known)}")
+    if image_size < 1:
+        raise UserError(f"there are no images of {image_size} pixels: choose an image_size of 1 or more")
+    if abs(seed) >= 2**60:
+        raise UserError(f"the seed {seed} is too large: choose one below 2**60")
     if source == "shapes":
         if image_size != IMAGE_SIZE:
             raise UserError(f"the shapes are drawn at {IMAGE_SIZE} pixels: this model wants {image_size}")
@@ -77,7 +82,8 @@ def load_dataset(
         raise UserError(f"{str(source)!r} holds {listing(captions)}: name the folder of one of them, or join them into one")
     splits, class_names = _captioned_splits(files, captions[0], seed) if captions else _class_folder_splits(files, seed)
     if not splits[split]:
-        raise UserError(f"{str(source)!r} has too few images for a {split} split: give it at least three of each class")
+        enough = "three" if captions else "three of each class"
+        raise UserError(f"{str(source)!r} has too few images for a {split} split: give it at least {enough}")
     names = list(dict.fromkeys(name for name, _ in splits[split]))  # an image with several captions is read once
     images, kept = read_images(files, names, image_size, skip_bad_images)
     row = {names[index]: row for row, index in enumerate(kept)}
@@ -98,7 +104,10 @@ def _class_folder_splits(files: ImageFiles, seed: int) -> tuple[dict[str, Pairs]
     skip = 1 if len({path[0] for path in paths}) == 1 and any(len(path) > 2 for path in paths) else 0
     if skip and paths[0][0].lower() in aliases:
         skip = 0
-    has_splits = any(path[skip].lower() in aliases for path in paths if len(path) > skip + 1)
+    inner = [path for path in paths if len(path) > skip + 1]
+    in_splits = [path for path in inner if path[skip].lower() in aliases]
+    # A `train` with images of its own, beside folders of other names, is a class: that of trains.
+    has_splits = any(len(path) > skip + 2 for path in in_splits) or 0 < len(in_splits) == len(inner)
     class_at = skip + 1 if has_splits else skip
 
     found: dict[tuple[str, str], list[str]] = {
@@ -122,7 +131,8 @@ def _class_folder_splits(files: ImageFiles, seed: int) -> tuple[dict[str, Pairs]
     if untrained:
         raise UserError(f"{where!r} has classes without training images: {listing(untrained)}. Add them to train/")
     class_names = tuple(name.replace("_", " ") for name in classes)
-    twins = [name for name, words in zip(classes, class_names, strict=True) if class_names.count(words) > 1]
+    read = [split_words(name) for name in class_names]
+    twins = [name for name, words in zip(classes, read, strict=True) if read.count(words) > 1]
     if twins:
         raise UserError(f"{where!r} has class folders whose names read the same: {listing(twins)}. Rename or join them")
     present = {split for split, _ in found}
@@ -146,7 +156,8 @@ def _captioned_splits(files: ImageFiles, csv_name: str, seed: int) -> tuple[dict
     where = f"{csv_name!r} in {str(files.path)!r}"
     try:
         with files.open(csv_name) as file:
-            reader = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig"), newline=""))
+            # Strict, since a quote that nobody closes would swallow all lines after it in silence.
+            reader = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig"), newline=""), strict=True)
             rows = [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error, *UNREADABLE) as error:
         raise UserError(f"{where} cannot be read ({error}): save it as UTF-8 text with commas") from error
@@ -155,13 +166,14 @@ def _captioned_splits(files: ImageFiles, csv_name: str, seed: int) -> tuple[dict
     known = set(files.files)
     folder = PurePosixPath(csv_name).parent
     pairs = []
+    spelling: dict[tuple[str, ...], str] = {}  # the first of captions that read the same, such as "A cat" and "a cat"
     for line, row in rows:
         name, caption = str(folder / (row["file"] or "").strip()), (row["caption"] or "").strip()
         if not caption:
             raise UserError(f"{where}, line {line}: the caption of {row['file']!r} is empty")
         if name not in known:
             raise UserError(f"{where}, line {line}: there is no file {row['file']!r} beside it")
-        pairs.append((name, caption))
+        pairs.append((name, spelling.setdefault(tuple(split_words(caption)), caption)))
     class_names = tuple(sorted({caption for _, caption in pairs}))
     label = {caption: index for index, caption in enumerate(class_names)}
     names = sorted({name for name, _ in pairs})

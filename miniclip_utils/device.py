@@ -23,9 +23,9 @@ def find_device(name: str | None = None) -> torch.device:
     """
     try:
         device = torch.device(name or fastest_device())
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        torch.zeros(1, device=device).item()  # which "meta", whose tensors hold no numbers, cannot give
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise UserError(f"the device {name!r} cannot be used here ({reason}): try {fastest_device()!r}") from error
     return device
 

@@ -1,5 +1,7 @@
 """What to paste into a bug report: `python -m miniclip_utils.doctor`. It only prints, and sends nothing anywhere."""
 
+import argparse
+import os
 import platform
 import shutil
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 from .checkpoint import bundled_runs, load_run
 from .cifar10 import data_folder
 from .device import device_name, find_device, has_fast_bfloat16
-from .errors import run_command
+from .errors import UserError, run_command
 
 PACKAGES = ("miniclip-utils", "torch", "torchvision", "numpy", "pillow", "matplotlib", "jupyterlab", "ipywidgets", "nbval")
 
@@ -28,12 +30,18 @@ def report() -> list[tuple[str, str]]:
         *((package, package_version(package)) for package in PACKAGES),
         ("device", device_name(device)),
         ("mixed precision", "bfloat16" if has_fast_bfloat16(device) else "off: this hardware gains nothing by it"),
-        ("CIFAR-10", str(archive) if archive.exists() else f"not downloaded; it would go to {archive.parent}"),
+        ("CIFAR-10", str(archive) if os.path.exists(archive) else f"not downloaded; it would go to {archive.parent}"),
         ("free disk", f"{free:.1f} GB"),
     ]
-    for name in bundled_runs():
-        findings.append((f"weights {name!r}", f"top-1 {(load_run(name).metrics or {}).get('top1', float('nan')):.3f}"))
-    return findings
+    return findings + [(f"weights {name!r}", weights_finding(name)) for name in bundled_runs()]
+
+
+def weights_finding(name: str) -> str:
+    """The accuracy of weights that come with the course, or what is wrong with them."""
+    try:
+        return f"top-1 {(load_run(name).metrics or {}).get('top1', float('nan')):.3f}"
+    except UserError as error:
+        return str(error)
 
 
 def package_version(package: str) -> str:
@@ -44,6 +52,8 @@ def package_version(package: str) -> str:
 
 
 def main() -> None:
+    says = "Print what to paste into a bug report, and send nothing anywhere."
+    argparse.ArgumentParser(prog="python -m miniclip_utils.doctor", description=says).parse_args()
     for topic, finding in report():
         print(f"{topic:18} {finding}")
 

@@ -42,6 +42,8 @@ class ImageFiles:
     """
 
     def __init__(self, path: str | Path):
+        if not str(path):  # else it would be the working folder
+            raise UserError("the name of the folder or archive of images is empty: give it one")
         self.path = Path(os.path.expanduser(path))
         self.open: Callable[[str], IO[bytes]]
         try:
@@ -67,7 +69,7 @@ class ImageFiles:
             raise UserError(
                 f"cannot read {str(self.path)!r} ({reason}): it must be a folder or a whole .tar, .tar.gz, .tar.xz or .zip"
             ) from error
-        visible = [(name, is_folder) for name, is_folder in members.items() if not is_hidden(name)]
+        visible = [(name, is_folder) for name, is_folder in members.items() if name != "." and not is_hidden(name)]
         self.files = [name for name, is_folder in visible if not is_folder]
         self.folders = [name for name, is_folder in visible if is_folder]
 
@@ -99,7 +101,8 @@ def below(folder: Path) -> Iterator[tuple[str, bool]]:
         raise error
 
     for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        if Path(place).is_symlink() and Path(place).parent.resolve().is_relative_to(Path(place).resolve()):
+        above = (folder / path for path in Path(place).relative_to(folder).parents)
+        if Path(place).is_symlink() and any(path.resolve().is_relative_to(Path(place).resolve()) for path in above):
             raise OSError(f"{place!r} is a link to a folder that holds it")
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in (*folders, *sorted(files)):

@@ -107,7 +107,10 @@ def main() -> None:
     parser.add_argument("--run", required=True, help=f"folder of a run, or one of {', '.join(bundled_runs())}")
     parser.add_argument("--labels", nargs="*", metavar="LABEL", help="names to choose among (default: the trained ones)")
     parser.add_argument(
-        "--template", nargs="+", metavar="TEMPLATE", help="sentence with {} for the label; several make an ensemble"
+        "--template",
+        nargs="+",
+        metavar="TEMPLATE",
+        help="sentence with {} for the label; several make an ensemble (default: the first one that was trained)",
     )
     parser.add_argument("--similar-to", metavar="IMAGE", help="find the images in --in that look like this one")
     parser.add_argument("--find", metavar="TEXT", help="find the images in --in that this text describes")

@@ -4,6 +4,7 @@ The byte-pair tokenizer and the preparation of images are open_clip's: `open_cli
 `open_clip.image_transform(model.config.image_size, is_train=False)`.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -153,11 +154,12 @@ def load_clip(name: str, weights: str | Path | None = None) -> MiniCLIP:
     """
     if name not in CONFIGS:
         raise UserError(f"there is no model {name!r} here: choose one of {', '.join(CONFIGS)}")
-    if weights is not None and not Path(weights).is_file():
+    path = _download(name) if weights is None else Path(os.path.expanduser(weights))
+    if not os.path.isfile(path):
         raise UserError(
             f"there is no file {str(weights)!r}: name a safetensors file, or leave it out to download the weights"
         )
-    return from_state_dict(read_tensors(_download(name) if weights is None else Path(weights)), CONFIGS[name])
+    return from_state_dict(read_tensors(path), CONFIGS[name])
 
 
 def _download(name: str) -> Path:

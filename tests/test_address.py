@@ -86,6 +86,23 @@ def test_a_folder_without_a_project_is_named(tmp_path):
         stamp_all(tmp_path)
 
 
+@pytest.mark.parametrize("project", ['[project.urls]\nHomepage = "x"\n\n[project.optional-dependencies]\n', ""])
+def test_an_address_without_a_place_of_its_own_is_refused_and_nothing_is_changed(tmp_path, project):
+    project = f'[project]\nversion = "1"\n{project}'
+    (tmp_path / "pyproject.toml").write_text(project)
+    with pytest.raises(UserError, match="write Repository = .* there yourself"):
+        write_address(tmp_path, ADDRESS)
+    assert (tmp_path / "pyproject.toml").read_text() == project
+
+
+@pytest.mark.parametrize("content, message", [("<<<<<<< HEAD", "not a whole notebook"), ("", "a set-up cell")])
+def test_a_lesson_that_cannot_be_stamped_is_named(course, content, message):
+    empty = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A")])
+    (course / "notebooks" / "99_x.ipynb").write_text(content or nbformat.writes(empty))
+    with pytest.raises(UserError, match=f"99_x.ipynb.*{message}"):
+        stamp_all(course)
+
+
 @pytest.fixture(scope="module")
 def colab(tmp_path_factory) -> Path:
     """The Python of an environment that has all packages of this one but the course's.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -171,7 +172,7 @@ def test_missing_weights_file_is_named(run, tmp_path):
         load_run(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "", "~nobody-of-this-name", "model.safetensors"])
+@pytest.mark.parametrize("name", ["nowhere", "", "~nobody-of-this-name", "model.safetensors", "x" * 5000])
 def test_what_is_no_run_is_refused(run, tmp_path, monkeypatch, name):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
@@ -179,10 +180,39 @@ def test_what_is_no_run_is_refused(run, tmp_path, monkeypatch, name):
         load_run(name)
 
 
+def test_a_device_that_does_not_work_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match="the device 'toaster' cannot be used here"):
+        load_run(tmp_path, device="toaster")
+
+
 def test_without_bundled_weights_a_run_still_loads(run, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", tmp_path / "gone")
     assert checkpoint.bundled_runs() == []
     assert load_run(tmp_path).config == run.config
+
+
+def test_weights_that_may_not_be_read_are_not_called_missing(run, tmp_path, monkeypatch):
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(checkpoint, "open", refuse, raising=False)
+    with pytest.raises(UserError, match="model.safetensors' is not .*Permission denied"):
+        load_run(tmp_path)
+
+
+def test_names_that_are_no_utf_8_come_back(run, tmp_path):
+    config = replace(run.config, class_names=("große 🐈", os.fsdecode(b"caf\xe9")))
+    write_config(config, tmp_path)
+    assert load_run(tmp_path).config == config
+    assert "große 🐈" in (tmp_path / "config.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("progress", ["[1]", "3", "null", '"x"'])
+def test_a_checkpoint_with_other_progress_is_refused(run, tmp_path, progress):
+    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in run.model.state_dict().items()}
+    safetensors.torch.save_file(tensors, tmp_path / "checkpoint.safetensors", {"progress": progress})
+    with pytest.raises(UserError, match="not how far their training was"):
+        load_checkpoint(run.model, [torch.optim.AdamW(run.model.parameters())], tmp_path)
 
 
 def test_a_checkpoint_without_progress_is_refused(run, tmp_path):

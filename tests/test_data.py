@@ -146,6 +146,21 @@ def test_two_folders_of_one_name_are_refused(tmp_path):
         load_dataset(tmp_path, "train", 4)
 
 
+@pytest.mark.parametrize("twin", ["Polar bear", "polar  bear"])
+def test_two_folders_that_read_the_same_are_refused(tmp_path, twin):
+    make_images(tmp_path, {"polar bear": 3, twin: 3})
+    with pytest.raises(UserError, match="class folders whose names read the same"):
+        load_dataset(tmp_path, "train", 4)
+
+
+@pytest.mark.parametrize("names", [("train", "car", "bus"), ("car", "test")])
+def test_a_train_among_cars_is_a_class_and_no_split(tmp_path, names):
+    folder_of = make_images(tmp_path, dict.fromkeys(names, 4))
+    datasets = load_all(tmp_path)
+    assert datasets["train"].class_names == tuple(sorted(names))
+    assert {number: name for dataset in datasets.values() for number, name in pictured(dataset).items()} == folder_of
+
+
 def test_class_folders_bring_the_templates(tmp_path):
     make_images(tmp_path, {"cat": 3, "dog": 3})
     assert load_dataset(tmp_path, "train", 4).templates == TEMPLATES
@@ -195,6 +210,13 @@ def test_missing_path_is_named():
 def test_unknown_split_is_named_with_the_known_ones(tmp_path):
     with pytest.raises(UserError, match="no split 'held_out': choose one of train, validation, test"):
         load_dataset(tmp_path, "held_out")
+
+
+@pytest.mark.parametrize("source", ["shapes", "cifar10", "."])
+@pytest.mark.parametrize("option", [{"image_size": 0}, {"image_size": -1}, {"seed": 2**60}, {"seed": -(2**200)}])
+def test_numbers_that_mean_nothing_are_refused(source, option):
+    with pytest.raises(UserError, match="choose an image_size of 1 or more|choose one below"):
+        load_dataset(source, **option)
 
 
 @pytest.mark.parametrize("source", ["shapes", "cifar10"])
@@ -250,6 +272,13 @@ def test_images_with_the_same_caption_share_a_label(tmp_path):
     dataset = load_dataset(make_captions(tmp_path, text, count=20), "train", 4)
     assert dataset.class_names == ("a cat", "a dog")
     assert all((name == "a cat") == (number < 10) for number, name in pictured(dataset).items())
+
+
+def test_captions_that_read_the_same_share_a_label(tmp_path):
+    text = "file,caption\n" + "".join(f"{n}.png,{('A cat.', 'a cat.', 'a dog.')[n % 3]}\n" for n in range(12))
+    dataset = load_dataset(make_captions(tmp_path, text, count=12), "train", 4)
+    assert dataset.class_names == ("A cat.", "a dog.")
+    assert all((name == "a dog.") == (number % 3 == 2) for number, name in pictured(dataset).items())
 
 
 @pytest.mark.parametrize(
@@ -309,6 +338,17 @@ def test_what_is_not_in_the_folder_is_never_read(tmp_path, name):
 def test_missing_columns_are_said(tmp_path, text):
     with pytest.raises(UserError, match="must have a first line 'file,caption'"):
         load_dataset(make_captions(tmp_path, text), "train", 4)
+
+
+def test_a_quote_that_nobody_closes_loses_no_lines_in_silence(tmp_path):
+    text = six_captions().replace("picture 3", '"picture 3')
+    with pytest.raises(UserError, match="captions.csv.* cannot be read"):
+        load_dataset(make_captions(tmp_path, text), "train", 4)
+
+
+def test_too_few_captioned_images_are_told_how_many_are_enough(tmp_path):
+    with pytest.raises(UserError, match="too few images for a test split: give it at least three$"):
+        load_dataset(make_captions(tmp_path, "file,caption\n0.png,cat\n1.png,dog\n"), "test", 4)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from miniclip_utils import UserError
-from miniclip_utils.classroom import editions
+from miniclip_utils.classroom import course, editions
 from miniclip_utils.classroom.checks import lesson_04, mark
 
 from .mistakes.lesson_04 import MISTAKES
@@ -110,6 +111,31 @@ def test_files_that_somebody_changed_are_not_written_over(tmp_path):
     assert editions.place({"own.ipynb": b"3"}, tmp_path) == ["own.ipynb"]
     with pytest.raises(UserError, match="not a folder for editions"):
         editions.place({"a": b""}, LESSONS[0].parent)
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    (tmp_path / editions.WRITTEN).write_text("{half")
+    with pytest.raises(UserError, match=f"{editions.WRITTEN}' cannot be read as JSON"):
+        editions.place({"a": b""}, tmp_path)
+
+
+def test_the_lessons_are_never_written_over_by_executed_ones(tmp_path, monkeypatch):
+    lesson = Path(shutil.copy(LESSONS[0], tmp_path))
+    before = lesson.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["course", str(tmp_path), "."])
+    with pytest.raises(UserError, match="holds the lessons themselves"):
+        course.main()
+    assert lesson.read_bytes() == before
+
+
+def test_a_lesson_that_stops_can_be_looked_at(tmp_path):
+    lesson = new_notebook(cells=[new_code_cell("print('so far')"), new_code_cell("1 / 0")])
+    with pytest.raises(UserError, match="99_x.ipynb stopped: ZeroDivisionError: division by zero. See") as error:
+        editions.execute(lesson, "99_x")
+    stopped = Path(str(error.value).partition(" See ")[2])
+    assert "so far" in stopped.read_text()
+    shutil.rmtree(stopped.parent.parent)
 
 
 def test_a_missing_or_failing_solution_is_named(tmp_path):

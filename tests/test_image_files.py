@@ -228,7 +228,7 @@ def test_missing_path_is_named(tmp_path):
         ImageFiles(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("path", ["~nobody-of-this-name/pictures", "x" * 5000])
+@pytest.mark.parametrize("path", ["", "~nobody-of-this-name/pictures", "x" * 5000])
 def test_strange_paths_are_refused_in_one_sentence(path):
     with pytest.raises(UserError):
         ImageFiles(path)
@@ -245,6 +245,16 @@ def test_a_link_in_a_circle_is_named(tmp_path, target):
     make_folder(tmp_path, {"cat/1.png": png()})
     (tmp_path / "cat" / "again").symlink_to(target)
     with pytest.raises(UserError, match="cat/again' is a link to a folder that holds it"):
+        ImageFiles(tmp_path)
+
+
+def test_links_of_two_folders_to_each_other_are_named(tmp_path):
+    """Four links suffice for more paths than anyone could wait for."""
+    make_folder(tmp_path, {"cat/1.png": png(), "dog/2.png": png()})
+    for here, there in (("cat", "dog"), ("dog", "cat")):
+        for number in range(2):
+            (tmp_path / here / f"link {number}").symlink_to(f"../{there}")
+    with pytest.raises(UserError, match="'.*cat/link 0/link 0' is a link to a folder that holds it"):
         ImageFiles(tmp_path)
 
 
@@ -364,6 +374,13 @@ def test_links_in_a_circle_are_bad_files(tmp_path):
     add_link(archive, "b.png", tarfile.SYMTYPE, "a.png")
     with pytest.raises(UserError, match="2 of 3 files"):
         all_images(archive)
+
+
+def test_a_member_without_a_name_is_left_alone(tmp_path):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo(""))
+        archive.addfile(tarfile.TarInfo("cat/1.png"))
+    assert ImageFiles(tmp_path / "x.tar").files == ["cat/1.png"]
 
 
 def test_devices_in_an_archive_are_left_alone(tmp_path):

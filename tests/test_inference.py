@@ -203,6 +203,8 @@ def test_unknown_words_are_said_with_the_known_ones(command):
         (["red.png", "--run", "gone"], "there is no run 'gone'"),
         (["red.png", "--run", "many"], "is not the folder of a run"),
         (["red.png", "--device", "toaster"], "device 'toaster' cannot be used"),
+        (["red.png", "--device", "meta"], "device 'meta' cannot be used"),
+        (["red.png", "--device", "hpu"], "device 'hpu' cannot be used"),
         (["--find", "", "--in", "many"], "text to look for is empty"),
         (["--find", "zebra", "--in", "many"], "knows none of the words"),
         (["--find", "red", "--in", "gone"], "no file or folder 'gone'"),
@@ -304,3 +306,26 @@ def test_a_reader_that_has_gone_is_no_reason_to_complain(folder):
     answer = subprocess.run(command, cwd=folder, env=environment, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (answer.returncode, answer.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no disk that is always full")
+def test_a_full_disk_below_the_output_is_said(folder):
+    command = [sys.executable, "-m", "miniclip_utils.inference", "--run", "run", "red.png"]
+    with open("/dev/full", "w") as full:
+        answer = subprocess.run(command, cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert answer.returncode == 1 and answer.stderr.count("\n") == 1
+    assert answer.stderr.startswith("error: cannot use the output (No space left on device)")
+
+
+def test_what_the_system_refuses_is_said_in_one_sentence(capsys):
+    def main():
+        raise PermissionError(13, "Permission denied", "a/b")
+
+    with pytest.raises(SystemExit, match="1"):
+        run_command(main)
+    assert capsys.readouterr().err == "error: cannot use 'a/b' (Permission denied): mend that, or choose another place\n"
+
+
+def test_a_closed_output_is_no_reason_to_complain(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    run_command(lambda: print("unheard"))

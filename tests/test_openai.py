@@ -187,15 +187,17 @@ def test_no_internet_is_one_calm_sentence(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_wrong_names_and_files_are_refused(tmp_path):
+def test_wrong_names_and_files_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="'ViT-B-32' here: choose one of ViT-B/32"):
         load_clip("ViT-B-32")
     with pytest.raises(UserError, match="there is no file"):
         load_clip("ViT-B/32", tmp_path / "none.safetensors")
     pickle = tmp_path / "clip.pt"
     torch.save({"logit_scale": torch.tensor(4.6)}, pickle)
-    with pytest.raises(UserError, match="not a whole safetensors file"):
-        load_clip("ViT-B/32", pickle)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in (pickle, "~/clip.pt"):
+        with pytest.raises(UserError, match="not a whole safetensors file"):
+            load_clip("ViT-B/32", path)
 
 
 def test_sizes_are_those_that_openai_published():

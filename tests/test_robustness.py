@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from miniclip_utils import ImageTextDataset, UserError, load_run
+from miniclip_utils import ImageTextDataset, UserError, doctor, load_run
 from miniclip_utils.checkpoint import (
     RunConfig,
     load_checkpoint,
@@ -264,6 +264,16 @@ def test_damaged_runs_are_loaded_or_refused(run_folder, name):
                 refused += 1
                 assert name in str(error)
     assert refused > 10
+
+
+def test_the_doctor_says_what_is_damaged_and_all_the_rest(tmp_path, monkeypatch, capsys):
+    (tmp_path / "shapes").mkdir()
+    (tmp_path / "shapes" / "config.json").write_text("half a fi")
+    monkeypatch.setattr("miniclip_utils.checkpoint.WEIGHTS_FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["doctor"])
+    doctor.main()
+    said = capsys.readouterr().out
+    assert "weights 'shapes'" in said and "cannot be read as JSON" in said and "free disk" in said
 
 
 # Kills, interrupts, many processes

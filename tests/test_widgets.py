@@ -45,6 +45,15 @@ def test_batch_explorer_counts_the_true_pairs():
     assert page.value != before
 
 
+def test_names_of_a_readers_own_folders_are_shown_and_not_run():
+    name = '<img src=x onerror="alert(1)"> & co'
+    dataset = ImageTextDataset(torch.zeros(30, 3, 8, 8, dtype=torch.uint8), torch.zeros(30, dtype=torch.long), (name,))
+    explorer = widgets.batch_explorer(dataset).children[-1]
+    slider = widgets.checkpoint_slider({0: torch.eye(2)}, [name, "b"]).children[-1]
+    for page in (explorer, slider):
+        assert "<img src=x" not in page.value and "&lt;img" in page.value
+
+
 def test_prompt_box_ranks_and_says_what_it_cannot_read():
     captions = fill("a photo of a {}.", ("red", "blue"))
     tokenizer = WordTokenizer.from_captions(captions)

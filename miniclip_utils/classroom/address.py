@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 
 from ..errors import UserError, run_command
+from .course import read_lesson
 
 GITHUB = r"https://github\.com/[\w-]+/[\w.-]+"  # where Colab opens notebooks from
 
@@ -33,7 +34,7 @@ def write_address(root: Path, address: str) -> None:
     """Makes an address the one in `pyproject.toml`.
 
     Raises:
-        UserError: it is not that of a GitHub repository.
+        UserError: it is not that of a GitHub repository, or the file has no place for it.
     """
     address = address.removesuffix("/").removesuffix(".git")
     if not re.fullmatch(GITHUB, address):
@@ -42,7 +43,10 @@ def write_address(root: Path, address: str) -> None:
     project = path.read_text(encoding="utf-8")
     project = re.sub(r'\n\[project\.urls\]\nRepository = ".*"\n', "", project)
     urls = f'[project.urls]\nRepository = "{address}"\n\n'
-    path.write_text(project.replace("[project.optional-dependencies]", urls + "[project.optional-dependencies]", 1))
+    project = project.replace("[project.optional-dependencies]", urls + "[project.optional-dependencies]", 1)
+    if project.count("[project.urls]") != 1:
+        raise UserError(f"{str(path)!r} has links of its own, or no extras: write Repository = {address!r} there yourself")
+    path.write_text(project, encoding="utf-8")
 
 
 def stamp(lesson: nbformat.NotebookNode, name: str, address: str | None, tag: str) -> None:
@@ -53,9 +57,14 @@ def stamp(lesson: nbformat.NotebookNode, name: str, address: str | None, tag: st
         name: of its file.
         address: None takes out badge and installation.
         tag: of the version that the badge opens and the set-up cell installs.
+
+    Raises:
+        UserError: the lesson has no set-up cell.
     """
     top = lesson.cells[0]
-    setup = next(cell for cell in lesson.cells if cell.cell_type == "code")
+    setup = next((cell for cell in lesson.cells if cell.cell_type == "code"), None)
+    if setup is None or "from miniclip_utils" not in setup.source:
+        raise UserError(f"{name!r} does not begin its code with 'from miniclip_utils': give it a set-up cell")
     title, _, rest = top.source.partition("\n\n")
     rest = rest.partition("\n\n")[2] if rest.startswith("[![") else rest
     start = setup.source[setup.source.index("from miniclip_utils") :]
@@ -75,7 +84,7 @@ def stamp_all(root: Path) -> list[str]:
     address, tag = read_project(root)
     changed = []
     for path in sorted((root / "notebooks").glob("*.ipynb")):
-        lesson = nbformat.read(path, as_version=4)
+        lesson = read_lesson(path)
         before = nbformat.writes(lesson)
         stamp(lesson, path.name, address, tag)
         if nbformat.writes(lesson) != before:

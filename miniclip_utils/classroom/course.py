@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
 
 from ..errors import UserError, run_command
 
@@ -30,6 +31,31 @@ class Ran(NamedTuple):
     figure: str
 
 
+def lessons_in(folder: Path) -> list[Path]:
+    """The lessons of a folder, in their order.
+
+    Raises:
+        UserError: there are none.
+    """
+    lessons = sorted(folder.glob("*.ipynb"))
+    if not lessons:
+        raise UserError(f"there are no lessons in {str(folder)!r}: start from the folder of the course")
+    return lessons
+
+
+def read_lesson(path: Path) -> NotebookNode:
+    """A lesson as nbformat holds it.
+
+    Raises:
+        UserError: the file is no notebook, as after a merge that left its marks in it.
+    """
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, AttributeError) as error:
+        reason = str(error).partition("\n")[0][:80]
+        raise UserError(f"{str(path)!r} is not a whole notebook ({reason}): mend or restore it") from error
+
+
 def peak_megabytes(pid: int) -> float | None:
     """Most memory that a process has held so far."""
     status = Path(f"/proc/{pid}/status")
@@ -43,7 +69,7 @@ def run_lesson(notebook: Path, out: Path) -> Ran:
     Raises:
         UserError: a cell failed, hung or killed the kernel. What was executed until then is written all the same.
     """
-    lesson = nbformat.read(notebook, as_version=4)
+    lesson = read_lesson(notebook)
     code_cells = [index for index, cell in enumerate(lesson.cells) if cell.cell_type == "code"]
 
     def show_progress(cell_index: int, **_: Any) -> None:
@@ -70,7 +96,8 @@ def run_lesson(notebook: Path, out: Path) -> Ran:
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise UserError(f"{notebook} stopped: {str(error).strip().splitlines()[-1]}. See {out / notebook.name}") from error
+        reason = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().splitlines()[-1]  # without the colours of a terminal
+        raise UserError(f"{notebook} stopped: {reason}. See {out / notebook.name}") from error
     finally:
         out.mkdir(parents=True, exist_ok=True)
         nbformat.write(lesson, out / notebook.name)
@@ -80,13 +107,15 @@ def run_lesson(notebook: Path, out: Path) -> Ran:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run every lesson, and show what each reached.")
+    parser = argparse.ArgumentParser(
+        prog="python -m miniclip_utils.classroom.course", description="Run every lesson, and show what each reached."
+    )
     parser.add_argument("notebooks", type=Path, help="folder of the lessons")
     parser.add_argument("out", type=Path, help="folder for the executed lessons")
     options = parser.parse_args()
-    lessons = sorted(options.notebooks.glob("*.ipynb"))
-    if not lessons:
-        raise UserError(f"there are no lessons in {str(options.notebooks)!r}: start from the folder of the course")
+    lessons = lessons_in(options.notebooks)
+    if options.out.resolve() == options.notebooks.resolve():
+        raise UserError(f"{str(options.out)!r} holds the lessons themselves: choose another folder for the executed ones")
     rows = []
     for lesson in lessons:
         ran = run_lesson(lesson, options.out)

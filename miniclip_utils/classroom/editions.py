@@ -13,6 +13,7 @@ import copy
 import hashlib
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +22,9 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
+from ..checkpoint import read_json
 from ..errors import UserError, run_command
-from .course import run_lesson
+from .course import lessons_in, read_lesson, run_lesson
 
 SOLUTION = re.compile(r"<details><summary>Solution</summary>(.*?)</details>", re.S)
 FIGURE = re.compile(r"\]\(\.\./(figure/[^)]+)\)")
@@ -152,11 +154,12 @@ def execute(lesson: NotebookNode, name: str) -> NotebookNode:
     Raises:
         UserError: a cell failed, or a check did not say that its exercise is right.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        notebook, done = Path(folder) / f"{name}.ipynb", Path(folder) / "done"
-        nbformat.write(lesson, notebook)
-        run_lesson(notebook, done)
-        lesson = nbformat.read(done / notebook.name, as_version=4)
+    folder = Path(tempfile.mkdtemp(prefix="miniclip-editions-"))
+    notebook = folder / f"{name}.ipynb"
+    nbformat.write(lesson, notebook)
+    run_lesson(notebook, folder / "done")
+    lesson = read_lesson(folder / "done" / notebook.name)
+    shutil.rmtree(folder)  # after an error it stays, since that says to look there
     for cell in filter(is_exercise, lesson.cells):
         said = "".join(output.get("text", "") for output in cell.outputs).splitlines()
         if len(said) != len(checks_of(cell)) or not all(line.startswith("✓ ") for line in said):
@@ -168,12 +171,12 @@ def place(files: Mapping[str, bytes], out: Path) -> list[str]:
     """Writes files below a folder, except over those that somebody changed, and returns the paths of these.
 
     Raises:
-        UserError: the folder holds notebooks already that are no editions.
+        UserError: the folder holds notebooks already that are no editions, or its record is damaged.
     """
     record = out / WRITTEN
     if not record.exists() and any(out.glob("*.ipynb")):
         raise UserError(f"{str(out)!r} holds notebooks, so it is not a folder for editions: choose another")
-    written = json.loads(record.read_text()) if record.exists() else {}
+    written = read_json(record) if record.exists() else {}
     kept = []
     for path, content in files.items():
         target = out / path
@@ -194,7 +197,7 @@ def make_editions(notebook: Path, out: Path) -> list[str]:
     Raises:
         UserError: an exercise without a solution, or with one that does not pass its check.
     """
-    lesson, name = nbformat.read(notebook, as_version=4), notebook.stem
+    lesson, name = read_lesson(notebook), notebook.stem
     assignment = f"nbgrader/source/{name}"
     notebooks = {
         f"student/notebooks/{name}.ipynb": student_edition(lesson),
@@ -210,13 +213,14 @@ def make_editions(notebook: Path, out: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the student, solution and nbgrader editions of every lesson.")
+    parser = argparse.ArgumentParser(
+        prog="python -m miniclip_utils.classroom.editions",
+        description="Make the student, solution and nbgrader editions of every lesson.",
+    )
     parser.add_argument("notebooks", type=Path, help="folder of the lessons")
     parser.add_argument("out", type=Path, help="folder for the editions")
     options = parser.parse_args()
-    lessons = sorted(options.notebooks.glob("*.ipynb"))
-    if not lessons:
-        raise UserError(f"there are no lessons in {str(options.notebooks)!r}: start from the folder of the course")
+    lessons = lessons_in(options.notebooks)
     for lesson in lessons:
         kept = make_editions(lesson, options.out)
         print(f"\r{lesson.stem}: done", flush=True)

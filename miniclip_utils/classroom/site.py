@@ -108,7 +108,9 @@ def build_site(course: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a web site of the lessons.")
+    parser = argparse.ArgumentParser(
+        prog="python -m miniclip_utils.classroom.site", description="Make a web site of the lessons."
+    )
     parser.add_argument("course", type=Path, help="folder of the course")
     parser.add_argument("out", type=Path, help="folder for the site")
     options = parser.parse_args()

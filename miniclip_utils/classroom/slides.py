@@ -13,13 +13,13 @@ import shutil
 import struct
 from pathlib import Path
 
-import nbformat
 from latex2mathml.converter import convert
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 from ..errors import UserError, run_command
+from .course import lessons_in, read_lesson
 
 WIDTH, HEIGHT = 1280, 800  # of a slide, in pixels
 LINE = 36  # height of a line of text in pixels
@@ -142,7 +142,7 @@ def make_slides(notebook: Path, out: Path) -> Path:
     exporter = SlidesExporter(
         raw_template=page, reveal_url_prefix="reveal.js", reveal_theme="white", exclude_anchor_links=True
     )
-    lesson = arrange(nbformat.read(notebook, as_version=4))
+    lesson = arrange(read_lesson(notebook))
     html, _ = exporter.from_notebook_node(lesson, {"metadata": {"name": notebook.stem}})
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{notebook.stem}.slides.html"
@@ -151,13 +151,13 @@ def make_slides(notebook: Path, out: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Make slides of every lesson.")
+    parser = argparse.ArgumentParser(
+        prog="python -m miniclip_utils.classroom.slides", description="Make slides of every lesson."
+    )
     parser.add_argument("notebooks", type=Path, help="folder of the lessons")
     parser.add_argument("out", type=Path, help="folder for the slides")
     options = parser.parse_args(arguments)
-    lessons = sorted(options.notebooks.glob("*.ipynb"))
-    if not lessons:
-        raise UserError(f"there are no lessons in {str(options.notebooks)!r}: start from the folder of the course")
+    lessons = lessons_in(options.notebooks)
     copy_reveal(options.out / "reveal.js")
     shutil.copytree(options.notebooks.parent / "figure", options.out / "figure", dirs_exist_ok=True)
     for lesson in lessons:

@@ -42,5 +42,5 @@ def describe(figure: Figure) -> str:
     words = list(dict.fromkeys(" ".join(part.split()) for part in parts if part))
     pictures = sum(bool(axis.images) for axis in figure.axes)
     kind = f"{pictures} {'picture' if pictures == 1 else 'pictures'}" if pictures else "Plot"
-    more = f"; and {len(words) - 12} more" if len(words) > 12 else ""
+    more = f"; and {len(words) - 12} more kinds" if len(words) > 12 else ""
     return ": ".join(filter(None, (kind, "; ".join(words[:12]) + more)))

@@ -79,7 +79,7 @@ def batch_explorer(dataset: ImageTextDataset) -> widgets.Widget:
         generator = torch.Generator().manual_seed(number.value)
         chosen = torch.randint(len(dataset), (size.value,), generator=generator)
         names = [dataset.class_names[dataset.labels[k]].split() for k in chosen.tolist()]
-        captions = [" ".join(words[details[says.value]]) for words in names]
+        captions = [html.escape(" ".join(words[details[says.value]])) for words in names]
         pictures = [_as_data_uri(dataset.images[k]) for k in chosen.tolist()]
         page.value = _batch_table(captions, pictures)
 
@@ -160,6 +160,7 @@ def checkpoint_slider(matrices: Mapping[int, Tensor], names: Sequence[str]) -> w
         matrices: step → cosines (N, N), images as rows, texts as columns, true pairs on the diagonal.
         names: of the N pairs.
     """
+    escaped = [html.escape(name) for name in names]
     slider = widgets.SelectionSlider(options=list(matrices), description="step")
     page = widgets.HTML()
 
@@ -168,7 +169,7 @@ def checkpoint_slider(matrices: Mapping[int, Tensor], names: Sequence[str]) -> w
         words = [[f"{cosine:.2f}" for cosine in row] for row in cosines.tolist()]
         right = (cosines.argmax(dim=1) == torch.arange(len(names))).sum().item()
         page.value = (
-            f"{_matrix_table(cosines, names, names, words)}"
+            f"{_matrix_table(cosines, escaped, escaped, words)}"
             f"<p>{right} of {len(names)} pictures are closest to their own text.</p>"
         )
 

@@ -51,6 +51,7 @@ MISTAKES = {
             "every pair has target 0",
         ),
         (function("my_symmetric_loss(logits)", "return -logits.diag().mean()"), "softmax is missing"),
+        (function("my_symmetric_loss(logits)", f"return (({ROWS} + {COLUMNS}) / 2).item()"), "no gradient can flow"),
         (function("my_symmetric_loss(logits)", "return torch.tensor(1.79)"), "one number is"),
         (function("my_symmetric_loss(logits)", "return 'loss'"), "of type str"),
     ],

@@ -46,8 +46,11 @@ def symmetric_loss(answer: Callable[[Tensor], Tensor]) -> str | None:
     columns = -(logits.diag() - logits.exp().sum(dim=0).log())
     twice = [-(p.diag() - p.exp().sum(dim=1).log()).mean() for p in (logits.softmax(1), logits.T.softmax(1))]
     both = rows.mean() + columns.mean()
+    got = solved(answer(logits))
+    if not isinstance(got, Tensor):
+        return f"it is of type {type(got).__name__}: return the tensor itself, or no gradient can flow back"
     return diagnose(
-        answer(logits),
+        got,
         both / 2,
         {
             "one direction is missing: this is only image → text, the softmax along the rows": rows.mean(),
