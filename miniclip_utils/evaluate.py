@@ -9,7 +9,7 @@ from torch import Tensor
 from .checkpoint import Run
 from .data import ImageTextDataset, normalize
 from .model import MiniCLIP
-from .prompts import fill
+from .prompts import check_templates, fill
 from .tokenizer import WordTokenizer
 
 
@@ -36,7 +36,11 @@ def class_features(
 
     Returns:
         (len(class_names), embed_dim), on the model's device.
+
+    Raises:
+        UserError: no template, or one without `{}`.
     """
+    check_templates(templates)
     was_training = model.training
     model.eval()
     captions = [caption for template in templates for caption in fill(template, class_names)]

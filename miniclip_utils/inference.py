@@ -38,11 +38,6 @@ def classify(
     """
     templates = run.config.templates[:1] if templates is None else templates
     check_labels(run, labels)
-    if not templates:
-        raise UserError("there is no template: give one or more sentences with {} for the label")
-    for template in templates:
-        if "{}" not in template:
-            raise UserError(f"the template {template!r} has no place for the label: write {{}} where it goes")
     similarity = encode_images(run.model, images) @ class_features(run.model, run.tokenizer, labels, templates).T
     probability = (run.model.logit_scale.exp() * similarity).softmax(dim=1)
     best = probability.topk(min(top, len(labels)), dim=1).indices

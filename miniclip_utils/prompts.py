@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from .errors import UserError
+
 # Training draws one of these for each image, so that no wording becomes part of a class.
 TEMPLATES = (
     "a photo of a {}.",
@@ -23,3 +25,12 @@ HELD_OUT_TEMPLATES = (
 def fill(template: str, names: Sequence[str]) -> list[str]:
     """Puts each name in the place of the template's `{}`. The article stays as it is, as in CLIP's own prompts."""
     return [template.replace("{}", name) for name in names]
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuses what would give every class the same sentence: no template, or one without `{}`."""
+    if not templates:
+        raise UserError("there is no template: give one or more sentences with {} for the label")
+    for template in templates:
+        if "{}" not in template:
+            raise UserError(f"the template {template!r} has no place for the label: write {{}} where it goes")

@@ -33,7 +33,7 @@ from .checkpoint import (
     write_json,
 )
 from .data import BatchLoader, ImageTextDataset, load_dataset, normalize
-from .device import device_name, fastest_device, find_device, has_fast_bfloat16
+from .device import device_name, find_device, has_fast_bfloat16
 from .distributed import gather, processes, rank, world_size
 from .errors import UserError, run_command
 from .evaluate import zero_shot_accuracy
@@ -161,6 +161,8 @@ def train(
     preset = preset or default_preset(dataset)
     if preset not in RECIPES:
         raise UserError(f"there is no preset {preset!r} to train: choose one of {', '.join(RECIPES)}")
+    if abs(seed) >= 2**42:  # each epoch has a seed of its own, about a million times larger
+        raise UserError(f"the seed {seed} is too large: choose one below {2**42:,}")
     splits = load_splits(dataset, PRESETS[preset].image_size, skip_bad_images)
     training = splits["train"]
     if len(training.class_names) < 2:
@@ -189,11 +191,13 @@ def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_i
     """
     out = Path(os.path.expanduser(out))
     config = read_config(out)
-    if (out / "metrics.json").exists():
-        raise UserError(f"the run {str(out)!r} has ended after its {config.recipe['epochs']} epochs: nothing is left to do")
     if config.recipe.keys() != {field.name for field in fields(Recipe)}:
         raise UserError(f"{str(out / 'config.json')!r} has a recipe that this version does not know: start anew elsewhere")
+    if (out / "metrics.json").exists():
+        raise UserError(f"the run {str(out)!r} has ended after its {config.recipe['epochs']} epochs: nothing is left to do")
     splits = load_splits(config.dataset, config.model.image_size, skip_bad_images)
+    if splits["train"].class_names != config.class_names:
+        raise UserError(f"{config.dataset!r} has other classes than when {str(out)!r} began: restore them, or start anew")
     return _fit(config, splits, out, device, resume=(out / "checkpoint.safetensors").exists())
 
 
@@ -213,7 +217,7 @@ def _fit(
     config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, device: str | torch.device | None, resume: bool
 ) -> Run:
     """Trains a run to its end, from its start or from its checkpoint."""
-    device = torch.device(device or fastest_device())
+    device = find_device(str(device) if device else None)
     recipe = Recipe(**config.recipe)
     if recipe.batch_size < 2:
         raise UserError("a batch of one pair has nothing to contrast: choose a --batch-size of two or more")
@@ -221,6 +225,8 @@ def _fit(
         raise UserError(
             f"{world_size()} processes cannot share batches of {recipe.batch_size} evenly: choose another --batch-size"
         )
+    if len(splits["train"]) < 2 * world_size():
+        raise UserError(f"{config.dataset!r} has too few training images: each process needs two or more")
     torch.manual_seed(config.seed)
     run = new_run(config)
     if isinstance(run.model.image_encoder, ResNet):
@@ -386,17 +392,19 @@ def main() -> None:
                     )
                 run = resume(out, device, options.skip_bad_images)
             else:
-                dataset = options.dataset or "shapes"
+                dataset = "shapes" if options.dataset is None else options.dataset
                 preset = options.preset or default_preset(dataset)
                 recipe = replace(RECIPES[preset], **changes)
                 run = train(dataset, out, preset, recipe, options.seed or 0, device, options.skip_bad_images)
     except KeyboardInterrupt:
-        print(f"stopped: what whole epochs reached is kept; go on with --resume --out {out}", file=sys.stderr)
+        begun = os.path.exists(os.path.expanduser(out / "config.json"))
+        kept = f": what whole epochs reached is kept; go on with --resume --out {shlex.quote(str(out))}"
+        print(f"stopped{kept if begun else ' before the run began'}", file=sys.stderr)
         sys.exit(130)
     if run.metrics is None:  # in all processes but the first
         return
     print(json.dumps(run.metrics, indent=2))
-    print(f"The run is in {out}. Use it: python -m miniclip_utils.inference --run {out} IMAGE")
+    print(f"The run is in {out}. Use it: python -m miniclip_utils.inference --run {shlex.quote(str(out))} IMAGE")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 
-from miniclip_utils import evaluate
+from miniclip_utils import UserError, evaluate
 from miniclip_utils.checkpoint import RunConfig, new_run
 from miniclip_utils.data import ImageTextDataset, normalize
 
@@ -25,6 +25,13 @@ def test_encoding_ignores_batches_and_leaves_the_mode_alone(run):
     with torch.no_grad():
         expected = F.normalize(run.model.encode_image(normalize(images)), dim=1)
     torch.testing.assert_close(in_batches, expected)
+
+
+@pytest.mark.parametrize("templates", ["a photo of a {}", ["a photo"], []])
+def test_templates_that_say_the_same_of_every_class_are_refused(run, templates):
+    dataset = ImageTextDataset(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.tensor([0, 1]), ("red", "blue"))
+    with pytest.raises(UserError, match="template"):
+        evaluate.zero_shot_accuracy(run, dataset, templates)
 
 
 def test_ensemble_is_the_normalised_mean_of_normalised_features(run):

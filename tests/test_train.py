@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -82,6 +85,21 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, fi
     assert_same_weights(finished, tmp_path / "run")
 
 
+@pytest.mark.parametrize("change", ["another class", "a class more", "a class less"])
+def test_a_run_whose_classes_have_changed_is_not_resumed(tmp_path, color_folder, tiny, monkeypatch, change):
+    shutil.copytree(color_folder / "red", color_folder / "green")
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train.train(str(color_folder), tmp_path / "run", tiny)
+    if change != "a class more":
+        shutil.rmtree(color_folder / "green")
+    if change != "a class less":
+        shutil.copytree(color_folder / "red", color_folder / "pink")
+    with pytest.raises(UserError, match="other classes than when .* began"):
+        train.resume(tmp_path / "run")
+
+
 KILLED_RUN = """
 import sys
 from miniclip_utils import model, train
@@ -105,6 +123,27 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, color_folder, tiny, finishe
         train.resume(out)
     for name, tensor in weights(out).items():  # another process may have had another number of threads
         torch.testing.assert_close(tensor, weights(finished)[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path, color_folder, tiny):
+    with pytest.raises(UserError, match="abacus"):
+        train.train(str(color_folder), tmp_path / "run", tiny, device="abacus")
+
+
+def test_a_single_training_image_is_refused(tmp_path, color_folder, tiny, monkeypatch):
+    splits = train.load_splits(str(color_folder), 16, skip_bad_images=False)
+    one = replace(splits["train"], images=splits["train"].images[:1], labels=splits["train"].labels[:1])
+    monkeypatch.setattr(train, "load_splits", lambda *_: splits | {"train": one})
+    with pytest.raises(UserError, match="too few training images"):
+        train.train(str(color_folder), tmp_path / "run", tiny)
+
+
+def test_a_stop_before_the_run_begins_does_not_speak_of_resuming(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "load_splits", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(sys, "argv", ["train", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit):
+        train.main()
+    assert capsys.readouterr().err == "stopped before the run began\n"
 
 
 def test_a_folder_with_a_run_is_not_overwritten(color_folder, tiny, finished):
@@ -278,6 +317,8 @@ def test_command_line_trains_and_says_where_the_run_is(tmp_path, color_folder):
     [
         (["--dataset", "nowhere"], "nowhere"),
         (["--device", "abacus"], "abacus"),
+        (["--dataset", ""], "empty"),
+        (["--seed", str(2**42)], "too large"),
         (["--epochs", "0"], "above zero"),
         (["--resume", "--out", "nowhere"], "nowhere"),
         (["--resume", "--epochs", "3"], "keeps its settings"),
