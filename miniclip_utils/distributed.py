@@ -24,8 +24,9 @@ def processes() -> Iterator[None]:
     if not dist.is_torchelastic_launched():
         yield
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if local_rank < torch.cuda.device_count():  # more processes than GPUs may still train on the CPU
+        torch.cuda.set_device(local_rank)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     dist.init_process_group()  # gloo for tensors on the CPU, NCCL for those on GPUs
     try:
