@@ -129,6 +129,16 @@ def test_the_lessons_are_never_written_over_by_executed_ones(tmp_path, monkeypat
     assert lesson.read_bytes() == before
 
 
+def test_the_course_shows_what_each_lesson_reached_and_nothing_else(tmp_path):
+    cells = [new_code_cell("from miniclip_utils.classroom import setup\nsetup.reached('half of it', 0.5)")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "99_x.ipynb")
+    command = [sys.executable, "-m", "miniclip_utils.classroom.course", str(tmp_path), str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "half of it" in result.stdout and "50.0%" in result.stdout
+    assert result.stderr == ""
+    assert (tmp_path / "out/99_x.ipynb").exists()
+
+
 def test_a_lesson_that_stops_can_be_looked_at(tmp_path):
     lesson = new_notebook(cells=[new_code_cell("print('so far')"), new_code_cell("1 / 0")])
     with pytest.raises(UserError, match="99_x.ipynb stopped: ZeroDivisionError: division by zero. See") as error:

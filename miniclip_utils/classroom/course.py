@@ -88,6 +88,7 @@ def run_lesson(notebook: Path, out: Path) -> Ran:
         lesson,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],  # else each kernel warns of its unencrypted line within this machine
         resources={"metadata": {"path": str(notebook.parent)}},
         on_cell_start=lambda cell, cell_index: show_progress(cell_index),
         on_cell_executed=note_memory,
