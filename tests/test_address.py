@@ -153,15 +153,16 @@ def test_a_lesson_alone_in_an_empty_folder_sets_itself_up(colab, tmp_path):
         subprocess.run([*git, *arguments], check=True)
     content.mkdir()
     shutil.copy(origin / "notebooks" / LESSONS[0], content)
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "COV"))
-    }
+    here = ("PYTHON", "VIRTUAL_ENV", "COV", "PIP_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(here)}
     environment |= {
         "PATH": f"{colab.parent}{os.pathsep}{os.environ['PATH']}",
-        # git takes the copy for the published repository, and pip finds all other packages here or fails.
+        # git takes the copy for the published repository, and pip finds all other packages here or fails, whatever
+        # constraints this machine has set for it.
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": ADDRESS,
+        "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_INDEX": "1",
         "PIP_NO_BUILD_ISOLATION": "0",  # which is pip's way of saying yes
     }
