@@ -1,6 +1,6 @@
 """What a reader, a bad disk or a bad file may do to it: damaged files, kills, interrupts, many processes, odd texts.
 
-With MINICLIP_CAMPAIGN=1 each part runs in its full length, which takes about half an hour.
+With MINICLIP_CAMPAIGN=1 each part runs in its full length, which takes five minutes or more.
 """
 
 import io
