@@ -62,7 +62,7 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
     Raises:
         UserError: the folder holds no run, or a damaged one, or weights of another config; or the device does not work.
     """
-    device = find_device(str(device))
+    device = find_device(device)
     bundled = WEIGHTS_FOLDER / str(run)
     folder = bundled if str(run) in bundled_runs() else Path(os.path.expanduser(run))
     config = read_config(folder)

@@ -15,7 +15,7 @@ def fastest_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def find_device(name: str | None = None) -> torch.device:
+def find_device(name: str | torch.device | None = None) -> torch.device:
     """A device that works: the named one, or the fastest.
 
     Raises:
@@ -26,7 +26,7 @@ def find_device(name: str | None = None) -> torch.device:
         torch.zeros(1, device=device).item()  # which "meta", whose tensors hold no numbers, cannot give
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0]
-        raise UserError(f"the device {name!r} cannot be used here ({reason}): try {fastest_device()!r}") from error
+        raise UserError(f"the device {str(name)!r} cannot be used here ({reason}): try {fastest_device()!r}") from error
     return device
 
 

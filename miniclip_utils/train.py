@@ -153,11 +153,12 @@ def train(
         the run; only the first process has its metrics.
 
     Raises:
-        UserError: bad data; or `out` holds a run already; or the loss is no longer a number.
+        UserError: bad data; or `out` holds a run already; or the device does not work; or the loss is no longer a number.
     """
     out = Path(os.path.expanduser(out))
     if (out / "config.json").exists():
         raise UserError(f"{str(out)!r} holds a run already: go on with it (--resume), or choose another folder (--out)")
+    device = find_device(device)
     preset = preset or default_preset(dataset)
     if preset not in RECIPES:
         raise UserError(f"there is no preset {preset!r} to train: choose one of {', '.join(RECIPES)}")
@@ -187,9 +188,11 @@ def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_i
     """Goes on with an interrupted run after its last whole epoch, to the weights that it would have reached anyway.
 
     Raises:
-        UserError: `out` holds no run, or one that has ended.
+        UserError: `out` holds no run, or one that has ended, or one whose data has other classes now; or the device does
+            not work.
     """
     out = Path(os.path.expanduser(out))
+    device = find_device(device)
     config = read_config(out)
     if config.recipe.keys() != {field.name for field in fields(Recipe)}:
         raise UserError(f"{str(out / 'config.json')!r} has a recipe that this version does not know: start anew elsewhere")
@@ -213,11 +216,8 @@ def _share(dataset: ImageTextDataset) -> ImageTextDataset:
     return replace(dataset, images=dataset.images[rows], labels=dataset.labels[rows])
 
 
-def _fit(
-    config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, device: str | torch.device | None, resume: bool
-) -> Run:
+def _fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, device: torch.device, resume: bool) -> Run:
     """Trains a run to its end, from its start or from its checkpoint."""
-    device = find_device(str(device) if device else None)
     recipe = Recipe(**config.recipe)
     if recipe.batch_size < 2:
         raise UserError("a batch of one pair has nothing to contrast: choose a --batch-size of two or more")
@@ -384,18 +384,17 @@ def main() -> None:
     changes = {name: value for name, value in recipe_options.items() if value is not None}
     try:
         with processes():
-            device = find_device(options.device)
             if options.resume:
                 if changes or any(value is not None for value in (options.dataset, options.preset, options.seed)):
                     raise UserError(
                         "a resumed run keeps its settings: give --resume with --out, and perhaps --device, alone"
                     )
-                run = resume(out, device, options.skip_bad_images)
+                run = resume(out, options.device, options.skip_bad_images)
             else:
                 dataset = "shapes" if options.dataset is None else options.dataset
                 preset = options.preset or default_preset(dataset)
                 recipe = replace(RECIPES[preset], **changes)
-                run = train(dataset, out, preset, recipe, options.seed or 0, device, options.skip_bad_images)
+                run = train(dataset, out, preset, recipe, options.seed or 0, options.device, options.skip_bad_images)
     except KeyboardInterrupt:
         begun = os.path.exists(os.path.expanduser(out / "config.json"))
         kept = f": what whole epochs reached is kept; go on with --resume --out {shlex.quote(str(out))}"
