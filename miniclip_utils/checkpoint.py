@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import safetensors.torch
@@ -235,11 +236,11 @@ def _check_types(config: Any) -> None:
     """Raises a TypeError that names a field of a dataclass if it is not of its type, or a size that no model has."""
     for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
-        fits = isinstance(value, get_origin(kind) or kind)
+        fits = isinstance(value, kind if isinstance(kind, UnionType) else get_origin(kind) or kind)
         items = value if isinstance(value, tuple) else (value,)
         if fits and get_origin(kind) is tuple:
             fits = all(isinstance(item, get_args(kind)[0]) for item in items)
-        if not fits or name != "seed" and any(isinstance(item, int) and not 0 <= item <= 10_000 for item in items):
+        if not fits or name != "seed" and any(isinstance(item, int) and not 0 <= item <= 100_000 for item in items):
             raise TypeError(f"{name!r} cannot be {value!r}")
 
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import UserError
 
 
 @contextmanager
-def processes() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """Joins this process with the others that `torchrun` has started. Without `torchrun` it does nothing.
 
     "cuda" is then each process's own GPU, and torchrun's word to stop is a KeyboardInterrupt.
@@ -47,16 +47,21 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """This process's number among them, from 0."""
+    """The number of this process among them, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def own_share(rows: Tensor) -> Tensor:
+    """This process's part of rows that every process has: every P-th, as many as each of the P processes can have."""
+    return rows[rank() : len(rows) // world_size() * world_size() : world_size()]
 
 
 def gather(rows: Tensor) -> Tensor:
     """The rows of all processes, in the order of their ranks; with one process, its own.
 
-    Gradients travel back: each process gets those that all others have with respect to its rows. With gathered
+    In the backward pass each process receives the gradients that all of them have for its rows. With gathered
     features, every loss of `losses` is the loss of one process with the whole batch, and so are the parameters'
-    gradients once DistributedDataParallel has averaged them (but where a BatchNorm sees only its process's share).
+    gradients once `average_gradients` has run (except that a BatchNorm sees only its process's share of the batch).
 
     Args:
         rows: (B, …), of the same shape in every process.
@@ -79,3 +84,19 @@ class _Gather(torch.autograd.Function):
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)  # summed over the processes: each used these rows in its own loss
         return gradient.chunk(world_size())[rank()]
+
+
+@torch.no_grad()
+def average_gradients(model: nn.Module) -> None:
+    """Replaces each gradient by its mean over all processes; with one process, does nothing.
+
+    All gradients travel as one message, since each message has a cost of its own. DistributedDataParallel does the
+    same, and sends the first gradients while the backward pass computes the rest.
+    """
+    if world_size() == 1:
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    everything = torch.cat([gradient.flatten() for gradient in gradients]) / world_size()
+    dist.all_reduce(everything)
+    for gradient, mean in zip(gradients, everything.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))

@@ -1,4 +1,4 @@
-"""What a trained model can do, measured: zero-shot accuracy, retrieval, linear probe, modality gap."""
+"""Measures of a trained model: zero-shot accuracy, retrieval, linear probe, modality gap."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .checkpoint import Run
 from .data import ImageTextDataset, normalize
-from .model import MiniCLIP
+from .model import MiniCLIP, evaluating
 from .prompts import check_templates, fill
 from .tokenizer import WordTokenizer
 
@@ -16,13 +16,9 @@ from .tokenizer import WordTokenizer
 @torch.inference_mode()
 def encode_images(model: MiniCLIP, images: Tensor, batch_size: int = 500) -> Tensor:
     """uint8 images (N, 3, H, W) → L2-normalised image features (N, embed_dim), on the model's device."""
-    was_training = model.training
-    model.eval()
-    device = model.logit_scale.device
-    batches = (normalize(batch.to(device)) for batch in images.split(batch_size))
-    features = torch.cat([F.normalize(model.encode_image(batch), dim=-1) for batch in batches])
-    model.train(was_training)
-    return features
+    batches = (normalize(batch.to(model.logit_scale.device)) for batch in images.split(batch_size))
+    with evaluating(model):
+        return torch.cat([F.normalize(model.encode_image(batch), dim=-1) for batch in batches])
 
 
 @torch.inference_mode()
@@ -38,21 +34,18 @@ def class_features(
         (len(class_names), embed_dim), on the model's device.
 
     Raises:
-        UserError: no template, or one without `{}`.
+        UserError: no template, or one without `{}`; or a caption is longer than the model reads.
     """
     check_templates(templates)
-    was_training = model.training
-    model.eval()
     captions = [caption for template in templates for caption in fill(template, class_names)]
     tokens = tokenizer(captions).to(model.logit_scale.device)
-    features = torch.cat([F.normalize(model.encode_text(part), dim=-1) for part in tokens.split(1_000)])
-    features = features.view(len(templates), len(class_names), -1).mean(dim=0)
-    model.train(was_training)
-    return F.normalize(features, dim=-1)
+    with evaluating(model):
+        features = torch.cat([F.normalize(model.encode_text(part), dim=-1) for part in tokens.split(1_000)])
+    return F.normalize(features.view(len(templates), len(class_names), -1).mean(dim=0), dim=-1)
 
 
 def zero_shot_accuracy(run: Run, dataset: ImageTextDataset, templates: Sequence[str] | None = None) -> float:
-    """Share of images whose own class has the most similar text, among all of the dataset's classes.
+    """Fraction of images whose own class has the most similar text, among all of the dataset's classes.
 
     Args:
         templates: an ensemble of them; without, the first template that the run was trained with.
@@ -68,7 +61,7 @@ def zero_shot_accuracy(run: Run, dataset: ImageTextDataset, templates: Sequence[
 
 
 def recall_at_k(similarity: Tensor, query_labels: Tensor, candidate_labels: Tensor, k: int) -> float:
-    """Share of queries with a candidate of their own class among the k most similar.
+    """Fraction of queries with a candidate of their own class among the k most similar.
 
     By class and not by index: when several candidates say the same, each is a right answer.
 

@@ -1,4 +1,4 @@
-"""What a model looks at: Grad-CAM for the ResNet, attention maps for the Vision Transformer and the text tower."""
+"""Where a model looks: Grad-CAM for the ResNet, attention maps for the Vision Transformer and the text tower."""
 
 import torch
 import torch.nn.functional as F
@@ -6,20 +6,20 @@ from torch import Tensor, nn
 
 from .data import normalize
 from .image_encoder import ResNet, VisionTransformer
-from .model import MiniCLIP
+from .model import MiniCLIP, evaluating
 from .text_encoder import TextTransformer
 
 
 def grad_cam(model: MiniCLIP, images: Tensor, text_features: Tensor, stage: int = -1) -> Tensor:
     """Where in an image the cosine with a text comes from: Grad-CAM (Selvaraju et al. 2017, §3).
 
-    Each channel of a stage's output is weighted with the mean gradient of the cosine over its places. The sum over
+    Each channel of a stage's output is weighted with the mean gradient of the cosine over its positions. The sum over
     the channels is the map; what is negative, and so speaks against the text, becomes 0.
 
     Args:
         images: uint8 (N, 3, H, W).
         text_features: (N, embed_dim), a text for each image, or (1, embed_dim) for all of them.
-        stage: which stage of the ResNet. The last one knows most and sees least sharply: 3×3 places for 32 pixels.
+        stage: which stage of the ResNet. The last one knows most and sees least sharply: 3×3 positions for 32 pixels.
 
     Returns:
         (N, H, W), the largest value of each map 1; a map without positive values is 0 everywhere.
@@ -37,19 +37,16 @@ def grad_cam(model: MiniCLIP, images: Tensor, text_features: Tensor, stage: int 
         return kept[0]
 
     hook = stages[stage].register_forward_hook(keep)
-    was_training = model.training
-    model.eval()
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             image_features = model.encode_image(normalize(images.to(model.logit_scale.device)))
             cosines = F.cosine_similarity(image_features, text_features.clone())  # (N,)
             (gradients,) = torch.autograd.grad(cosines.sum(), kept)  # (N, C, h, w)
     finally:
         hook.remove()
-        model.train(was_training)
     weights = gradients.mean(dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
     maps = (weights * kept[0].detach()).sum(dim=1, keepdim=True).relu()  # (N, 1, h, w)
-    # A place of stage s stands for 2^(s+1) pixels. Halving leaves out an odd last row, so the places may end early.
+    # A position of stage s stands for 2^(s+1) pixels. Halving leaves out an odd last row, so they may end early.
     maps = F.interpolate(maps, scale_factor=2 ** (stage % len(stages) + 1), mode="bilinear")
     missing = [images.shape[3] - maps.shape[3], images.shape[2] - maps.shape[2]]
     maps = F.pad(maps, (0, missing[0], 0, missing[1]), mode="replicate")[:, 0]
@@ -58,11 +55,11 @@ def grad_cam(model: MiniCLIP, images: Tensor, text_features: Tensor, stage: int 
 
 @torch.no_grad()
 def attention_maps(tower: TextTransformer | VisionTransformer, inputs: Tensor) -> Tensor:
-    """What each token takes from each other one, in every block (Vaswani et al. 2017, §3.2.1).
+    """The weight with which each token attends to each other one, in every block (Vaswani et al. 2017, §3.2.1).
 
     Args:
         tower: `model.text_encoder`, or `model.image_encoder` if that is a Vision Transformer.
-        inputs: what the tower takes: token numbers (N, L), or normalised images (N, 3, H, W).
+        inputs: of the tower: token numbers (N, L), or normalised images (N, 3, H, W).
 
     Returns:
         (layers, N, num_heads, T, T): rows take, columns give, and each row adds up to 1. T counts the [CLS] vector

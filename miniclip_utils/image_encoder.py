@@ -25,13 +25,14 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.norm_1(self.pool(self.conv_1(x))).relu()
+        residual = self.pool(self.conv_1(x))
+        residual = self.norm_1(residual).relu()
         residual = self.norm_2(self.conv_2(residual))
         return (residual + self.shortcut(self.pool(x))).relu()
 
 
 class ResNet(nn.Module):
-    """A residual network for small images: a stem, stages of residual blocks, the mean over all places.
+    """A residual network for small images: a stem, stages of residual blocks, the mean over all positions.
 
     Args:
         stem_width: channels of the stem, a 2×2 convolution without padding: 32 pixels become 31, and then 15, 7 and 3.
@@ -43,7 +44,7 @@ class ResNet(nn.Module):
     def __init__(self, stem_width: int, widths: tuple[int, ...], blocks: tuple[int, ...]):
         super().__init__()
         self.width = widths[-1]
-        self.stem = nn.Sequential(nn.Conv2d(3, stem_width, 2, bias=False), nn.ReLU())
+        self.stem = nn.Conv2d(3, stem_width, 2, bias=False)
         self.stages = nn.Sequential()
         channels = stem_width
         for width, depth in zip(widths, blocks, strict=True):
@@ -54,7 +55,8 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) of any size from 2**stages + 1 pixels → image features (N, widths[-1])."""
-        return self.stages(self.stem(images)).mean(dim=(2, 3))
+        feature_map = self.stages(self.stem(images).relu())  # (N, widths[-1], h, w)
+        return feature_map.mean(dim=(2, 3))
 
 
 @torch.no_grad()
@@ -69,8 +71,8 @@ def whiten_stem(resnet: ResNet, images: Tensor) -> None:
     Args:
         images: normalised (N, 3, H, W); a few thousand are plenty.
     """
-    weight = next(resnet.stem.parameters())  # (channels, 3, 2, 2), all that the stem has
-    patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1)  # (N·places, 12)
+    weight = resnet.stem.weight  # (stem_width, 3, 2, 2)
+    patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1)  # (N·positions, 12)
     variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))  # in rising order
     filters = (directions / (variances + 5e-4).sqrt()).T.flip(0)[: len(weight) // 2]
     weight.copy_(torch.cat([filters, -filters]).view_as(weight))

@@ -54,7 +54,7 @@ def _chunked_logsumexps(scaled: Tensor, text_features: Tensor, chunk_size: int) 
 def _chunked_gradients(
     scaled: Tensor, text_features: Tensor, rows: Tensor, columns: Tensor, chunk_size: int
 ) -> tuple[Tensor, Tensor]:
-    """Those of the loss with respect to `scaled` and `text_features`, (N, D) each. The logits are computed anew."""
+    """The gradients of the loss with respect to `scaled` and `text_features`, (N, D) each, from logits computed anew."""
     scaled_gradient, text_gradient = torch.empty_like(scaled), torch.zeros_like(text_features)
     for start in range(0, len(scaled), chunk_size):
         part = slice(start, start + chunk_size)
@@ -91,7 +91,7 @@ def sharded_clip_loss(image_features: Tensor, text_features: Tensor, logit_scale
     """`clip_loss` of the batches of all processes together, of which each computes only its own rows (paper §2.5).
 
     The mean over the processes is the loss of one process with the whole batch. So are the gradients, once
-    DistributedDataParallel has averaged them.
+    `average_gradients` has averaged them.
 
     Args:
         image_features, text_features: (B, D), L2-normalised, this process's share; B must be the same everywhere.
@@ -114,7 +114,7 @@ def multi_positive_loss(
 
     Args:
         labels: int64 (N,), equal for pairs that mean the same.
-        label_smoothing: share of each target that is spread over the whole row (Szegedy et al. 2016, §7).
+        label_smoothing: fraction of each target that is spread over the whole row (Szegedy et al. 2016, §7).
     """
     logits = logit_scale * image_features @ text_features.T  # (N, N)
     same = (labels[:, None] == labels[None, :]).to(logits.dtype)

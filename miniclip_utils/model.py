@@ -1,6 +1,8 @@
 """MiniCLIP: two towers, two projections, one learned temperature."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +24,7 @@ class ModelConfig:
         embed_dim: dimensions of the space that both towers are projected into.
         image_size: height and width of the images in pixels.
         image_tower: "resnet" (which reads `resnet_*`) or "vit" (which reads `vit_*`).
-        text_pooling: "cls", "eos" or "argmax", see `TextTransformer`.
+        text_eos: number of the token at which a causal text tower is read; None for a [CLS] vector, see `TextTransformer`.
         quick_gelu: `QuickGELU` in the encoder blocks of both towers, in the place of GELU.
     """
 
@@ -39,7 +41,7 @@ class ModelConfig:
     text_width: int = 64
     text_layers: int = 3
     text_num_heads: int = 4
-    text_pooling: str = "cls"
+    text_eos: int | None = None
     quick_gelu: bool = False
 
 
@@ -58,7 +60,7 @@ PRESETS = {
         text_width=512,
         text_layers=12,
         text_num_heads=8,
-        text_pooling="eos",
+        text_eos=3,
     ),
 }
 
@@ -78,37 +80,39 @@ class MiniCLIP(nn.Module):
         activation = QuickGELU if config.quick_gelu else nn.GELU
         self.image_encoder: ResNet | VisionTransformer
         if config.image_tower == "resnet":
-            self.image_encoder = ResNet(config.resnet_stem_width, config.resnet_widths, config.resnet_blocks)
+            self.image_encoder = ResNet(
+                stem_width=config.resnet_stem_width, widths=config.resnet_widths, blocks=config.resnet_blocks
+            )
         elif config.image_tower == "vit":
             self.image_encoder = VisionTransformer(
-                config.image_size,
-                config.vit_patch_size,
-                config.vit_width,
-                config.vit_layers,
-                config.vit_num_heads,
-                activation,
+                image_size=config.image_size,
+                patch_size=config.vit_patch_size,
+                width=config.vit_width,
+                layers=config.vit_layers,
+                num_heads=config.vit_num_heads,
+                activation=activation,
             )
         else:
             raise ValueError(f"image_tower must be 'resnet' or 'vit', not {config.image_tower!r}")
         self.text_encoder = TextTransformer(
-            vocab_size,
-            context_length,
-            config.text_width,
-            config.text_layers,
-            config.text_num_heads,
-            config.text_pooling,
-            activation,
+            vocab_size=vocab_size,
+            context_length=context_length,
+            width=config.text_width,
+            layers=config.text_layers,
+            num_heads=config.text_num_heads,
+            eos=config.text_eos,
+            activation=activation,
         )
         self.image_projection = nn.Linear(self.image_encoder.width, config.embed_dim, bias=False)  # W_i
         self.text_projection = nn.Linear(config.text_width, config.embed_dim, bias=False)  # W_t
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # t, the log of the inverse temperature
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, image_size, image_size) → image features (N, embed_dim), of any length."""
+        """Normalised images (N, 3, image_size, image_size) → image features (N, embed_dim), not normalised."""
         return self.image_projection(self.image_encoder(images))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
-        """Token numbers, int64 (N, L) → text features (N, embed_dim), of any length."""
+        """Token numbers, int64 (N, L) → text features (N, embed_dim), not normalised."""
         return self.text_projection(self.text_encoder(tokens))
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,3 +130,14 @@ class MiniCLIP(nn.Module):
     def clamp_logit_scale(self) -> None:
         """Caps the scale at 100. Called after each step: a cap in `forward` would have no gradient above it."""
         self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+
+
+@contextmanager
+def evaluating(model: MiniCLIP) -> Iterator[None]:
+    """Evaluation mode for the length of a `with` block; then the mode that the model was in, also after an error."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

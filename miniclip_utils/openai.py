@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 VOCAB_SIZE, CONTEXT_LENGTH = 49_408, 77
 
-_VIT_B_32 = replace(PRESETS["vit-b-32"], text_pooling="argmax", quick_gelu=True)
+_VIT_B_32 = replace(PRESETS["vit-b-32"], text_eos=VOCAB_SIZE - 1, quick_gelu=True)
 _VIT_L_14 = replace(
     _VIT_B_32,
     embed_dim=768,
@@ -135,7 +135,7 @@ def from_open_clip(model: "open_clip.CLIP") -> MiniCLIP:
         text_width=model.token_embedding.embedding_dim,
         text_layers=len(text_blocks),
         text_num_heads=text_blocks[0].attn.num_heads,
-        text_pooling="argmax",
+        text_eos=VOCAB_SIZE - 1,
         quick_gelu=isinstance(image_blocks[0].mlp.gelu, open_clip.transformer.QuickGELU),
     )
     return from_state_dict(model.state_dict(), config)

@@ -1,4 +1,4 @@
-"""Two optimizers and a schedule."""
+"""Two optimizers and the schedule of their learning rates."""
 
 import math
 from collections.abc import Iterable
@@ -30,10 +30,17 @@ def make_optimizers(
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> float:
-    """Share of the peak learning rate at a step: a straight rise, then half a cosine down to zero (paper §2.5)."""
+    """Fraction of the peak learning rate at a step: a straight rise, then half a cosine down to zero (paper §2.5)."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, total_steps - warmup_steps)))
+
+
+def set_learning_rates(optimizers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    """Gives each optimizer that fraction of the learning rate it was made with, which is its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * optimizer.defaults["lr"]
 
 
 class Muon(torch.optim.Optimizer):

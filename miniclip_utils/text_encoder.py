@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .tokenizer import EOS, PAD
+from .tokenizer import PAD
 from .transformer import EncoderBlock
 
 
@@ -16,10 +16,9 @@ class TextTransformer(nn.Module):
         width: length of each token's vector, and of the feature.
         layers: encoder blocks.
         num_heads: attention heads in each block.
-        pooling: where the feature is read. "cls": at a trainable [CLS] vector put in front, in a tower where
-            every token sees every other. "eos": at the [EOS] token, in a causal tower where a token sees only
-            itself and those before it, as in CLIP (paper §2.4). "argmax": the same, where [EOS] is the largest
-            number of the vocabulary, as in OpenAI's.
+        eos: where the feature is read. None: at a trainable [CLS] vector put in front, in a tower where every token
+            sees every other. A token number: at the first token with that number, in a causal tower where a token
+            sees only itself and those before it, as CLIP reads at [EOS] (paper §2.4).
         activation: see `EncoderBlock`.
     """
 
@@ -30,28 +29,27 @@ class TextTransformer(nn.Module):
         width: int,
         layers: int = 3,
         num_heads: int = 4,
-        pooling: str = "cls",
+        eos: int | None = None,
         activation: type[nn.Module] = nn.GELU,
     ):
         super().__init__()
-        if pooling not in ("cls", "eos", "argmax"):
-            raise ValueError(f"pooling must be 'cls', 'eos' or 'argmax', not {pooling!r}")
-        self.pooling = pooling
+        self.eos = eos
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, width))
-        if pooling == "cls":
+        if eos is None:
             self.cls_token = nn.Parameter(torch.empty(width))
         self.blocks = nn.ModuleList(EncoderBlock(width, num_heads, activation) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        for name, parameter in self.named_parameters(recurse=False):
-            nn.init.normal_(parameter, std=0.01 if name == "positional_embedding" else 0.02)
+        nn.init.normal_(self.positional_embedding, std=0.01)
+        if eos is None:
+            nn.init.normal_(self.cls_token, std=0.02)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Token numbers, int64 (N, L) with L ≤ context_length → text features (N, width)."""
         n, length = tokens.shape
         x = self.token_embedding(tokens) + self.positional_embedding[:length]  # (N, L, width)
-        if self.pooling == "cls":
+        if self.eos is None:
             x = torch.cat([self.cls_token.expand(n, 1, -1), x], dim=1)  # (N, 1 + L, width)
             is_word = nn.functional.pad(tokens != PAD, (1, 0), value=True)  # [CLS] is no padding
             mask = is_word[:, None, None, :]
@@ -61,7 +59,7 @@ class TextTransformer(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         x = self.norm(x)
-        if self.pooling == "cls":
+        if self.eos is None:
             return x[:, 0]
-        place = tokens.argmax(dim=1) if self.pooling == "argmax" else (tokens == EOS).int().argmax(dim=1)
-        return x[torch.arange(n, device=tokens.device), place]
+        position = (tokens == self.eos).int().argmax(dim=1)  # (N,), the first of each row
+        return x[torch.arange(n, device=tokens.device), position]

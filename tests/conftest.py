@@ -19,10 +19,10 @@ def seed():
 @pytest.fixture
 def tiny(monkeypatch):
     """A preset "tiny" for training in about a second."""
-    from miniclip_utils import model, train
+    from miniclip_utils import loop, model
 
     monkeypatch.setitem(model.PRESETS, "tiny", TINY)
-    monkeypatch.setitem(train.RECIPES, "tiny", train.Recipe(epochs=4, batch_size=16, shift=1))
+    monkeypatch.setitem(loop.RECIPES, "tiny", loop.Recipe(epochs=4, batch_size=16, shift=1))
     return "tiny"
 
 

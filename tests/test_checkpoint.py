@@ -265,7 +265,7 @@ HOSTILE = [None, -1, 0, 10**30, 2.5, math.nan, "x", "", [], [0], [None], [["a"]]
 @pytest.mark.parametrize(
     "field",
     ["embed_dim", "image_tower", "resnet_widths", "resnet_blocks", "text_width", "text_layers", "text_num_heads"]
-    + ["text_pooling", "class_names", "templates", "vocabulary", "context_length", "recipe", "model"],
+    + ["text_eos", "class_names", "templates", "vocabulary", "context_length", "recipe", "model"],
 )
 def test_hostile_values_load_or_are_refused_in_a_sentence(run, tmp_path, field):
     original = (tmp_path / "config.json").read_text()

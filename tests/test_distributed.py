@@ -15,7 +15,7 @@ from torch import nn
 
 from miniclip_utils import load_run, losses
 from miniclip_utils.checkpoint import read_json
-from miniclip_utils.distributed import gather, rank, world_size
+from miniclip_utils.distributed import average_gradients, gather, own_share, rank, world_size
 from miniclip_utils.losses import clip_loss, sharded_clip_loss
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +26,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 def test_one_process_is_the_whole_world():
     rows = torch.randn(3, 2)
-    assert (world_size(), rank()) == (1, 0) and gather(rows) is rows
+    assert (world_size(), rank()) == (1, 0) and gather(rows) is rows and torch.equal(own_share(rows), rows)
     features = F.normalize(torch.randn(2, 5, 4), dim=-1)
     torch.testing.assert_close(sharded_clip_loss(*features, torch.tensor(5.0)), clip_loss(*features, torch.tensor(5.0)))
 
@@ -57,16 +57,19 @@ def batch() -> list[torch.Tensor]:
 
 
 def worker(folder: str) -> None:
-    """One of the processes: its half of the batch, through DistributedDataParallel."""
+    """One of the processes: its half of the batch, averaged by our own function and by DistributedDataParallel."""
     torch.distributed.init_process_group("gloo")
     share = [tensor.chunk(world_size())[rank()] for tensor in batch()]
-    results = {}
+    results = {"rows": [own_share(torch.arange(7))]}
     for name in LOSSES:
         towers = Towers()
-        parallel = nn.parallel.DistributedDataParallel(towers)
-        value = parallel(*share, name)
+        value = towers(*share, name)
         value.backward()
+        average_gradients(towers)
         results[name] = [value.detach(), *(parameter.grad for parameter in towers.parameters())]
+        towers = Towers()
+        nn.parallel.DistributedDataParallel(towers)(*share, name).backward()
+        results[f"{name}, DistributedDataParallel"] = [parameter.grad for parameter in towers.parameters()]
     torch.save(results, f"{folder}/{rank()}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -94,6 +97,18 @@ def test_two_processes_have_the_gradients_of_one_with_the_double_batch(two_proce
     for process in two_processes:
         for own, parameter in zip(process[name][1:], towers.parameters(), strict=True):
             assert (own - parameter.grad).norm() <= 1e-6 * parameter.grad.norm()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_averaged_as_distributed_data_parallel_does(two_processes, name):
+    for process in two_processes:
+        for own, reference in zip(process[name][1:], process[f"{name}, DistributedDataParallel"], strict=True):
+            assert torch.equal(own, reference)
+
+
+def test_processes_share_rows_evenly(two_processes):
+    """Of seven rows each of two processes gets three, and the last one is left out."""
+    assert [process["rows"][0].tolist() for process in two_processes] == [[0, 2, 4], [1, 3, 5]]
 
 
 def torchrun(*arguments: str, processes: int = 2) -> subprocess.Popen:

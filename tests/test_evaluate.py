@@ -75,3 +75,11 @@ def test_linear_probe_separates_what_is_separable():
 
 def test_modality_gap_is_the_distance_of_the_means():
     assert evaluate.modality_gap(torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[0.0, 1], [0, -1]])) == 1.0
+
+
+def test_a_refused_caption_leaves_the_model_in_training(run):
+    """The caption is longer than the model reads."""
+    run.model.train()
+    with pytest.raises(UserError, match="shorten it"):
+        evaluate.class_features(run.model, run.tokenizer, ["a photo of a red photo of a blue photo"], ["{}"])
+    assert run.model.training

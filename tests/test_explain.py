@@ -53,7 +53,7 @@ def test_grad_cam_of_the_last_stage_is_the_gradient_worked_out_by_hand(model, si
     model.eval()
     with torch.no_grad():
         pixels = normalize(images)
-        places = model.image_encoder.stages(model.image_encoder.stem(pixels)).numpy()  # (N, C, h, w)
+        places = model.image_encoder.stages(model.image_encoder.stem(pixels).relu()).numpy()  # (N, C, h, w)
     weight = model.image_projection.weight.detach().numpy()  # (D, C)
     for image, text, channels in zip(maps.numpy(), texts.numpy(), places, strict=True):
         feature = weight @ channels.mean(axis=(1, 2))
@@ -67,7 +67,7 @@ def test_grad_cam_of_an_earlier_stage_equals_autograd_without_a_hook(model):
     text = F.normalize(torch.randn(1, 16), dim=1)
     maps = grad_cam(model, images, text, stage=0)
     tower = model.eval().image_encoder
-    places = tower.stages[0](tower.stem(normalize(images))).detach().requires_grad_()
+    places = tower.stages[0](tower.stem(normalize(images)).relu()).detach().requires_grad_()
     feature = model.image_projection(tower.stages[1](places).mean(dim=(2, 3)))
     ((feature @ text[0]) / feature.norm(dim=1)).sum().backward()
     weighted = np.einsum("nc,nchw->nhw", places.grad.mean(dim=(2, 3)).numpy(), places.detach().numpy())

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from miniclip_utils import MiniCLIP, ModelConfig
-from miniclip_utils.model import PRESETS
+from miniclip_utils.model import PRESETS, evaluating
 
 from .conftest import TINY
 
@@ -58,3 +58,14 @@ def test_vit_b_32_has_the_size_of_openai_s():
 def test_unknown_tower_is_refused():
     with pytest.raises(ValueError, match="image_tower"):
         MiniCLIP(ModelConfig(image_tower="cnn"), 10, 10)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_puts_the_mode_back_also_after_an_error(model, training):
+    model.train(training)
+    with evaluating(model):
+        assert not model.training and not model.text_encoder.training
+    assert model.training == model.text_encoder.training == training
+    with pytest.raises(KeyError), evaluating(model):
+        raise KeyError
+    assert model.training == training

@@ -282,10 +282,10 @@ TRAINING = """
 import os, sys, time
 import torch
 torch.set_num_threads(1)
-from miniclip_utils import model, train
+from miniclip_utils import loop, model, train
 from tests.conftest import TINY
 model.PRESETS["tiny"] = TINY
-train.RECIPES["tiny"] = train.Recipe(epochs=4, batch_size=16, shift=1)
+loop.RECIPES["tiny"] = loop.Recipe(epochs=4, batch_size=16, shift=1)
 print("ready", flush=True)
 for line in sys.stdin:  # "train" or "resume", and a folder
     what, dataset, out = line.rstrip("\\n").split("\\t")
@@ -388,10 +388,10 @@ def test_a_run_interrupted_in_a_kernel_is_kept_and_the_kernel_lives(tmp_path, co
         train = f"""
             import sys
             sys.path.insert(0, {str(ROOT)!r})
-            from miniclip_utils import model, train
+            from miniclip_utils import loop, model, train
             from tests.conftest import TINY
             model.PRESETS["tiny"] = TINY
-            train.RECIPES["tiny"] = train.Recipe(epochs=100_000, batch_size=16, shift=1)
+            loop.RECIPES["tiny"] = loop.Recipe(epochs=100_000, batch_size=16, shift=1)
             print("training")
             train.train({str(color_folder)!r}, {str(out)!r}, "tiny")
         """

@@ -8,9 +8,9 @@ from miniclip_utils.text_encoder import TextTransformer
 from miniclip_utils.tokenizer import EOS, PAD, SOS, WordTokenizer
 
 
-@pytest.fixture(params=["cls", "eos"])
+@pytest.fixture(params=[None, EOS], ids=["cls", "eos"])
 def text_tower(request):
-    return TextTransformer(vocab_size=20, context_length=9, width=16, layers=3, num_heads=4, pooling=request.param).eval()
+    return TextTransformer(vocab_size=20, context_length=9, width=16, layers=3, num_heads=4, eos=request.param).eval()
 
 
 def caption(*words: int, length: int = 9) -> torch.Tensor:
@@ -45,7 +45,7 @@ def test_texts_of_a_batch_do_not_mix(text_tower):
 
 
 def test_eos_tower_reads_the_last_layer_at_the_first_eos():
-    tower = TextTransformer(20, 9, 16, pooling="eos").eval()
+    tower = TextTransformer(20, 9, 16, eos=EOS).eval()
     seen = {}
     tower.norm.register_forward_hook(lambda module, args, output: seen.update(x=output))
     batch = torch.cat([caption(5), caption(6, 7, 8)])
@@ -54,7 +54,7 @@ def test_eos_tower_reads_the_last_layer_at_the_first_eos():
 
 
 def test_eos_tower_is_causal_before_eos():
-    tower = TextTransformer(20, 9, 16, pooling="eos").eval()
+    tower = TextTransformer(20, 9, 16, eos=EOS).eval()
     seen = []
     tower.norm.register_forward_hook(lambda module, args, output: seen.append(output))
     tower(caption(5, 6, 7))
@@ -62,9 +62,13 @@ def test_eos_tower_is_causal_before_eos():
     torch.testing.assert_close(seen[0][:, :3], seen[1][:, :3])
 
 
-def test_unknown_pooling_is_refused():
-    with pytest.raises(ValueError, match="pooling"):
-        TextTransformer(20, 9, 16, pooling="mean")
+def test_the_number_of_eos_is_the_callers():
+    """As in OpenAI's vocabulary, where [EOS] is the last number."""
+    tower = TextTransformer(20, 9, 16, eos=19).eval()
+    seen = []
+    tower.norm.register_forward_hook(lambda module, args, output: seen.append(output))
+    feature = tower(torch.tensor([[SOS, EOS, 7, 19, 19, 0]]))
+    torch.testing.assert_close(feature, seen[0][:, 3])
 
 
 def test_residual_block_equals_torchvision():
@@ -121,13 +125,13 @@ def test_whitened_stem_makes_patches_uncorrelated():
     images = torch.randn(40, 3, 1, 1) + 0.3 * torch.randn(40, 3, 16, 16)  # pixels of an image are alike, as in photos
     tower = ResNet(stem_width=24, widths=(8,), blocks=(1,))
     whiten_stem(tower, images)
-    values = tower.stem[0](images).permute(0, 2, 3, 1).flatten(0, 2)  # (N·places, 24)
+    values = tower.stem(images).permute(0, 2, 3, 1).flatten(0, 2)  # (N·places, 24)
     torch.testing.assert_close(values[:, 12:], -values[:, :12])
     torch.testing.assert_close(values[:, :12].T @ values[:, :12] / len(values), torch.eye(12), rtol=0, atol=0.02)
     # The first filter looks along the first principal direction, found here by another method.
     patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 12)
     first = torch.linalg.svd(patches, full_matrices=False).Vh[0]
-    cosine = torch.cosine_similarity(tower.stem[0].weight[0].flatten(), first, dim=0)
+    cosine = torch.cosine_similarity(tower.stem.weight[0].flatten(), first, dim=0)
     assert abs(cosine.item()) == pytest.approx(1, abs=1e-3)
 
 
@@ -135,7 +139,7 @@ def test_stem_stays_whitened_while_the_rest_learns():
     tower = ResNet(stem_width=8, widths=(8,), blocks=(1,))
     whiten_stem(tower, torch.rand(8, 3, 9, 9))
     tower(torch.rand(8, 3, 9, 9)).sum().backward()
-    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == ["stem.0.weight"]
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == ["stem.weight"]
 
 
 def test_vision_transformer_refuses_a_torn_patch():

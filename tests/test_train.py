@@ -14,10 +14,8 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from miniclip_utils import UserError, load_run, train
+from miniclip_utils import UserError, load_run, loop, train
 from miniclip_utils.checkpoint import read_json, read_tensors
-from miniclip_utils.image_encoder import ResNet
-from miniclip_utils.optimizers import Muon, learning_rate_factor, make_optimizers, orthogonalize
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,7 +49,7 @@ def test_a_run_writes_the_files_that_the_readme_names(finished):
 
 
 def test_it_learns(tmp_path, color_folder, tiny):
-    run = train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=10, batch_size=16, shift=1))
+    run = train.train(str(color_folder), tmp_path / "run", tiny, epochs=10)
     assert run.metrics["top1"] == 1.0
     assert load_run(tmp_path / "run").metrics == run.metrics
 
@@ -68,16 +66,16 @@ def test_same_seed_same_weights(tmp_path, color_folder, tiny, finished):
 @pytest.mark.parametrize("epochs_before", [0, 1, 3])
 def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, finished, monkeypatch, epochs_before):
     epochs = []
-    train_epoch = train._train_epoch
+    run_epoch = train.run_epoch
 
     def interrupted(*args):
         if len(epochs) == epochs_before:
             raise KeyboardInterrupt
         epochs.append(0)
-        return train_epoch(*args)
+        return run_epoch(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_train_epoch", interrupted)
+        patch.setattr(train, "run_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train.train(str(color_folder), tmp_path / "run", tiny)
     torch.manual_seed(12345)  # whatever else drew random numbers in between
@@ -89,7 +87,7 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, fi
 def test_a_run_whose_classes_have_changed_is_not_resumed(tmp_path, color_folder, tiny, monkeypatch, change):
     shutil.copytree(color_folder / "red", color_folder / "green")
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_train_epoch", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(train, "run_epoch", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train.train(str(color_folder), tmp_path / "run", tiny)
     if change != "a class more":
@@ -102,10 +100,10 @@ def test_a_run_whose_classes_have_changed_is_not_resumed(tmp_path, color_folder,
 
 KILLED_RUN = """
 import sys
-from miniclip_utils import model, train
+from miniclip_utils import loop, model, train
 from tests.conftest import TINY
 model.PRESETS["tiny"] = TINY
-train.RECIPES["tiny"] = train.Recipe(epochs=4, batch_size=16, shift=1)
+loop.RECIPES["tiny"] = loop.Recipe(epochs=4, batch_size=16, shift=1)
 train.train(sys.argv[1], sys.argv[2], "tiny")
 """
 
@@ -157,13 +155,13 @@ def test_a_folder_with_a_run_is_not_overwritten(color_folder, tiny, finished):
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_epoch(tmp_path, color_folder, tiny, monkeypatch):
     calls = []
-    step = train.contrastive_step
+    right = loop.batch_loss
 
     def breaks_in_the_third_epoch(*args):
         calls.append(0)
-        return step(*args) * (float("nan") if len(calls) > 5 else 1)
+        return right(*args) * (float("nan") if len(calls) > 5 else 1)
 
-    monkeypatch.setattr(train, "contrastive_step", breaks_in_the_third_epoch)
+    monkeypatch.setattr(loop, "batch_loss", breaks_in_the_third_epoch)
     with pytest.raises(UserError, match="no longer a number in epoch 3 .* the 2 epochs before it are kept"):
         train.train(str(color_folder), tmp_path / "run", tiny)
     assert all(tensor.isfinite().all() for tensor in load_run(tmp_path / "run").model.state_dict().values())
@@ -171,7 +169,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_epoch(tmp_pat
 
 def test_a_batch_of_one_pair_is_refused(tmp_path, color_folder, tiny):
     with pytest.raises(UserError, match="nothing to contrast"):
-        train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=1, batch_size=1))
+        train.train(str(color_folder), tmp_path / "run", tiny, epochs=1, batch_size=1)
     assert not (tmp_path / "run").exists()
 
 
@@ -202,90 +200,6 @@ def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(tmp_path, colo
         train.train(str(color_folder), tmp_path / "run", tiny)
     monkeypatch.setattr(checkpoint, "write_file", write_file)
     train.resume(tmp_path / "run")
-
-
-def test_each_distinct_caption_is_encoded_once(tiny, color_folder, tmp_path, monkeypatch):
-    run = train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=1, batch_size=16))
-    rows = []
-    monkeypatch.setattr(
-        run.model.text_encoder, "forward", lambda tokens: rows.append(len(tokens)) or torch.ones(len(tokens), 16)
-    )
-    tokens = torch.stack([run.tokenizer(["a photo of a red.", "a photo of a blue."])], dim=1)
-    train.contrastive_step(run.model, torch.randn(50, 3, 16, 16), torch.arange(50) % 2, tokens)
-    assert rows == [2]
-
-
-def test_text_gradient_is_that_of_encoding_every_caption(tiny, color_folder, tmp_path):
-    """Encoding distinct captions once and gathering must not change what the text tower learns."""
-    from torch.nn.functional import normalize
-
-    from miniclip_utils.losses import multi_positive_loss
-
-    run = train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=1, batch_size=16))
-    model = run.model.double()
-    images, labels = torch.randn(20, 3, 16, 16, dtype=torch.float64), torch.arange(20) % 2
-    tokens = run.tokenizer(["a photo of a red.", "a photo of a blue."])
-    gradients = []
-    for loss in (
-        lambda: train.contrastive_step(model, images, labels, tokens[:, None]),
-        lambda: multi_positive_loss(
-            normalize(model.encode_image(images).float(), dim=-1),
-            normalize(model.encode_text(tokens[labels]).float(), dim=-1),
-            model.logit_scale.exp(),
-            labels,
-        ),
-    ):
-        model.zero_grad()
-        loss().backward()
-        gradients.append(model.text_encoder.token_embedding.weight.grad.clone())
-    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
-
-
-def test_every_parameter_has_one_optimizer_and_only_matrices_decay(tiny, color_folder, tmp_path):
-    model = train.train(str(color_folder), tmp_path / "run", tiny, train.Recipe(epochs=1, batch_size=16)).model
-    optimizers = make_optimizers(model, learning_rate=1e-3, convolution_learning_rate=0.1, weight_decay=0.1)
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    owned = [parameter for group in groups for parameter in group["params"]]
-    assert (
-        len(owned) == len({id(parameter) for parameter in owned}) == len([p for p in model.parameters() if p.requires_grad])
-    )
-    for group in groups:
-        assert all((group.get("weight_decay", 0) > 0) <= (parameter.ndim >= 2) for parameter in group["params"])
-    assert isinstance(model.image_encoder, ResNet) and all(p.ndim == 4 for p in optimizers[1].param_groups[0]["params"])
-
-
-def test_learning_rate_rises_and_falls():
-    factors = [learning_rate_factor(step, 100, 10) for step in range(100)]
-    assert factors[0] == 0.1 and factors[9] == 1.0 and max(factors) == 1.0
-    assert factors[10:] == sorted(factors[10:], reverse=True) and factors[-1] < 0.001
-    assert factors[55] == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (8, 30), (30, 8)])
-def test_orthogonalize_is_near_the_polar_factor(shape):
-    """The polar factor U Vᵀ of the singular value decomposition is the nearest orthogonal matrix."""
-    matrix = torch.randn(shape)
-    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    singular = torch.linalg.svdvals(orthogonalize(matrix, steps=5))
-    assert (singular > 0.6).all() and (singular < 1.3).all()
-    alignment = (orthogonalize(matrix, steps=5) * (u @ v)).sum() / min(shape)
-    assert alignment > 0.7
-
-
-def test_muon_keeps_norms_and_goes_downhill():
-    weight = torch.nn.Parameter(torch.randn(8, 4, 3, 3))
-    target = torch.randn(8, 4, 3, 3)
-    target *= 8**0.5 / target.norm()
-    optimizer = Muon([weight], lr=0.05)
-    distances = []
-    for _ in range(200):
-        optimizer.zero_grad()
-        loss = (weight - target).square().sum()
-        loss.backward()
-        optimizer.step()
-        distances.append(loss.item())
-    assert distances[-1] < 0.1 * distances[1]
-    assert weight.norm().item() == pytest.approx(8**0.5, rel=0.1)
 
 
 def run_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:

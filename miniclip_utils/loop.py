@@ -1,0 +1,131 @@
+"""The training loop: a recipe, the loss of one batch, and one pass over the data."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .data import BatchLoader
+from .device import has_fast_bfloat16
+from .distributed import average_gradients, gather
+from .losses import loss_floor, multi_positive_loss
+from .model import MiniCLIP
+from .optimizers import learning_rate_factor, set_learning_rates
+from .prompts import fill
+from .tokenizer import WordTokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: pairs in a batch.
+        learning_rate: its peak, reached after the warm-up, for AdamW.
+        convolution_learning_rate: its peak for Muon, which trains the convolutions of a ResNet.
+        weight_decay: of AdamW's matrices; gains, biases and the scale have none.
+        warmup: fraction of all steps in which the learning rate rises from zero.
+        label_smoothing: see `multi_positive_loss`.
+        flip, shift: augmentation, see `augment`.
+        image_sizes: (fraction of all epochs, pixels) pairs: until that fraction, images are shrunk to that many pixels.
+            Small images cost a fraction of the time, and show less.
+    """
+
+    epochs: int = 12
+    batch_size: int = 256
+    learning_rate: float = 5e-3
+    convolution_learning_rate: float = 0.1
+    weight_decay: float = 0.05
+    warmup: float = 0.1
+    label_smoothing: float = 0.0
+    flip: bool = True
+    shift: int = 2
+    image_sizes: tuple[tuple[float, int], ...] = ()
+
+    def image_size(self, epoch: int, full_size: int) -> int:
+        """How many pixels wide the images of an epoch are."""
+        return next((size for until, size in self.image_sizes if epoch < until * self.epochs), full_size)
+
+
+RECIPES = {
+    "small": Recipe(epochs=3, batch_size=128),
+    "medium": Recipe(epochs=12, convolution_learning_rate=0.15, label_smoothing=0.1, image_sizes=((0.15, 24),)),
+    "vit-small": Recipe(epochs=20, learning_rate=1e-3),
+}
+
+
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Images (N, 3, H, W) resized to `size` pixels, with a filter against aliasing."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+
+
+def tokenize_captions(tokenizer: WordTokenizer, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Each class name in each template as token numbers, int64 (classes, templates, context_length)."""
+    return torch.stack([tokenizer(fill(template, class_names)) for template in templates], dim=1)
+
+
+def batch_loss(
+    model: MiniCLIP, images: Tensor, labels: Tensor, caption_tokens: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """The loss of one batch, each image with a caption in a random wording.
+
+    Each distinct caption is encoded once, and its feature is shared by all images that have it. Under `torchrun` the
+    features of all processes are compared, and the loss is the same in each.
+
+    Args:
+        images: normalised (B, 3, H, W).
+        labels: int64 (B,).
+        caption_tokens: int64 (classes, templates, L).
+        label_smoothing: see `multi_positive_loss`.
+
+    Returns:
+        scalar.
+    """
+    template = torch.randint(caption_tokens.shape[1], labels.shape, device=labels.device)
+    distinct, which = torch.unique(labels * caption_tokens.shape[1] + template, return_inverse=True)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=has_fast_bfloat16(images.device)):
+        image_features = model.encode_image(images)
+        text_features = model.encode_text(caption_tokens.flatten(0, 1)[distinct])[which]
+    # Small differences of cosines times a large scale: the loss is computed in full precision.
+    image_features = F.normalize(image_features.float(), dim=-1)
+    text_features = F.normalize(text_features.float(), dim=-1)
+    scale = model.logit_scale.exp()
+    return multi_positive_loss(gather(image_features), gather(text_features), scale, gather(labels), label_smoothing)
+
+
+def train_epoch(
+    model: MiniCLIP,
+    loader: BatchLoader,
+    optimizers: list[torch.optim.Optimizer],
+    caption_tokens: Tensor,
+    recipe: Recipe,
+    epoch: int,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Trains on each batch once, and stops after each step, so that the caller can look at the model.
+
+    Args:
+        caption_tokens: int64 (classes, templates, L).
+        epoch: 0, 1, … below `recipe.epochs`; it fixes the learning rates and the size of the images.
+
+    Yields:
+        after each step the batch's loss and the floor below it, see `loss_floor`; two scalars without gradient.
+    """
+    model.train()
+    image_size = recipe.image_size(epoch, model.config.image_size)
+    total_steps = recipe.epochs * len(loader)
+    warmup_steps = max(1, round(recipe.warmup * total_steps))
+    for step, (images, labels) in enumerate(loader, start=epoch * len(loader)):
+        set_learning_rates(optimizers, learning_rate_factor(step, total_steps, warmup_steps))
+        loss = batch_loss(model, shrink(images, image_size), labels, caption_tokens, recipe.label_smoothing)
+        model.zero_grad()
+        loss.backward()
+        average_gradients(model)
+        for optimizer in optimizers:
+            optimizer.step()
+        model.clamp_logit_scale()
+        yield loss.detach(), loss_floor(gather(labels), recipe.label_smoothing)
