@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from miniclip_utils import UserError
 from miniclip_utils.classroom.checks import lesson_04, mark
@@ -68,6 +68,19 @@ def test_nbgrader_accepts_the_metadata_and_gives_back_the_stubs(lesson, capsys):
     for cell in exercises(release):
         for line in run_exercise(lesson, *check_calls(cell.source), capsys).splitlines():
             assert line.endswith("not solved yet")
+
+
+@pytest.mark.parametrize("assigned", ["", "cosine_matrix = "], ids=["call alone", "assigned"])
+def test_an_exercise_that_keeps_what_its_check_returns_is_marked_by_the_same_check(assigned):
+    stub = "def my_cosine_matrix(images, texts):\n    ...\n\n\n"
+    exercise = new_code_cell(f"{stub}{assigned}check.cosine_matrix(my_cosine_matrix)", metadata={"tags": ["exercise"]})
+    title = new_markdown_cell("### Exercise 4.1 · All cosines at once ●●○")
+    answer = "def my_cosine_matrix(images, texts):\n    return images @ texts.T\n"
+    folded = new_markdown_cell(f"<details><summary>Solution</summary>\n\n```python\n{answer}```\n\n</details>")
+    assert editions.checks_of(exercise) == [("cosine_matrix", "my_cosine_matrix")]
+    _, solved, mark, _ = editions.nbgrader_edition(new_notebook(cells=[title, exercise, folded]), "04").cells
+    assert solved.source.endswith(f"\n{assigned}check.cosine_matrix(my_cosine_matrix)")
+    assert mark.source.endswith("\n\nmark(lesson_04.cosine_matrix, my_cosine_matrix, points=2)")
 
 
 def test_a_mark_is_all_points_or_none(capsys):

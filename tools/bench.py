@@ -30,7 +30,7 @@ from miniclip_utils import clip_loss, load_dataset
 from miniclip_utils.checkpoint import RunConfig, new_run
 from miniclip_utils.data import BatchLoader, ImageTextDataset, normalize
 from miniclip_utils.evaluate import zero_shot_accuracy
-from miniclip_utils.image_encoder import whiten_stem
+from miniclip_utils.image_encoder import ResNet, whiten_stem
 from miniclip_utils.image_files import ImageFiles
 from miniclip_utils.losses import chunked_clip_loss
 from miniclip_utils.model import PRESETS, MiniCLIP
@@ -182,6 +182,7 @@ def seconds_to_accuracy(training: ImageTextDataset, test: ImageTextDataset, goal
     loader = BatchLoader(training, recipe.batch_size, torch.device("cpu"), recipe.flip, recipe.shift)
     spent, started = 0.0, time.perf_counter()
     some = torch.randperm(len(training))[:5000]
+    assert isinstance(run.model.image_encoder, ResNet)
     whiten_stem(run.model.image_encoder, normalize(training.images[some]))
     for step, (images, labels) in enumerate(loader, start=1):
         run.model.train()
