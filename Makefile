@@ -15,7 +15,7 @@ help:
 	@echo "make clean    remove what the targets above made"
 
 course: .venv/lab.installed
-	$(BIN)/python -m miniclip_utils.classroom.course notebooks build/course
+	$(BIN)/python -m tools.course notebooks build/course
 
 lab: .venv/lab.installed
 	$(BIN)/jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
@@ -29,16 +29,16 @@ test: .venv/test.installed
 	$(TEST) tests/test_browser.py notebooks
 
 editions: .venv/teach.installed
-	$(BIN)/python -m miniclip_utils.classroom.editions notebooks build/editions
+	$(BIN)/python -m tools.editions notebooks build/editions
 
 slides: .venv/teach.installed
-	$(BIN)/python -m miniclip_utils.classroom.slides notebooks build/slides
+	$(BIN)/python -m tools.slides notebooks build/slides
 
 site: .venv/teach.installed
-	$(BIN)/python -m miniclip_utils.classroom.site . build/site
+	$(BIN)/python -m tools.site . build/site
 
 bench: .venv/test.installed
-	$(BIN)/python tests/bench.py
+	$(BIN)/python -m tools.bench
 
 clean:
 	rm -rf .venv build

@@ -1,4 +1,4 @@
-"""The look that all diagrams share: one palette, one font, and the parts they are made of.
+"""The look that all diagrams share: one font, the palette of the lessons, and the parts they are made of.
 
 A canvas is 800 units wide and its y axis points down, as in SVG, so one unit is one pixel at the width at which
 pages show the diagrams. The image side is blue, the text side orange, what belongs together green.
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -18,11 +17,10 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Polygon, Rectang
 from matplotlib.path import Path as Outline
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that the scripts run without installing the package
+from miniclip_utils.classroom.style import IMAGE, MATCH, OTHER, TEXT  # noqa: F401, the scripts take them from here
 from miniclip_utils.shapes import CLASS_NAMES, draw
 
-IMAGE, TEXT, MATCH = sns.color_palette("colorblind", 3)
 INK, GRAY, LINE, EDGE, PANEL = "#1f2328", "#57606a", "#8c959f", "#d0d7de", "#f6f8fa"
-OTHER = "#e7ebef"  # cells of the matrix off its diagonal
 WIDTH = 800
 
 plt.rcParams.update(

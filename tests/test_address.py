@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from miniclip_utils import UserError
-from miniclip_utils.classroom.address import read_project, stamp_all, write_address
+from tools.address import read_project, stamp_all, write_address
 
 ROOT = Path(__file__).parent.parent
 LESSONS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))

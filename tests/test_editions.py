@@ -9,11 +9,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from miniclip_utils import UserError
-from miniclip_utils.classroom import course, editions
 from miniclip_utils.classroom.checks import lesson_04, mark
+from tools import course, editions
 
 from .mistakes.lesson_04 import MISTAKES
 from .test_lessons import LESSONS, ROOT, check_calls, run_exercise
@@ -70,6 +70,19 @@ def test_nbgrader_accepts_the_metadata_and_gives_back_the_stubs(lesson, capsys):
             assert line.endswith("not solved yet")
 
 
+@pytest.mark.parametrize("assigned", ["", "cosine_matrix = "], ids=["call alone", "assigned"])
+def test_an_exercise_that_keeps_what_its_check_returns_is_marked_by_the_same_check(assigned):
+    stub = "def my_cosine_matrix(images, texts):\n    ...\n\n\n"
+    exercise = new_code_cell(f"{stub}{assigned}check.cosine_matrix(my_cosine_matrix)", metadata={"tags": ["exercise"]})
+    title = new_markdown_cell("### Exercise 4.1 · All cosines at once ●●○")
+    answer = "def my_cosine_matrix(images, texts):\n    return images @ texts.T\n"
+    folded = new_markdown_cell(f"<details><summary>Solution</summary>\n\n```python\n{answer}```\n\n</details>")
+    assert editions.checks_of(exercise) == [("cosine_matrix", "my_cosine_matrix")]
+    _, solved, mark, _ = editions.nbgrader_edition(new_notebook(cells=[title, exercise, folded]), "04").cells
+    assert solved.source.endswith(f"\n{assigned}check.cosine_matrix(my_cosine_matrix)")
+    assert mark.source.endswith("\n\nmark(lesson_04.cosine_matrix, my_cosine_matrix, points=2)")
+
+
 def test_a_mark_is_all_points_or_none(capsys):
     def right(cosines, t):
         warnings.warn("nbgrader would take this for an error", stacklevel=1)
@@ -102,21 +115,21 @@ def test_a_lesson_is_made_from_first_to_last_and_a_changed_file_is_kept(tmp_path
 
 
 def test_files_that_somebody_changed_are_not_written_over(tmp_path):
-    assert editions.place({"a.ipynb": b"1", "b/b.ipynb": b"1"}, tmp_path) == []
+    assert editions.write_unless_edited({"a.ipynb": b"1", "b/b.ipynb": b"1"}, tmp_path) == []
     (tmp_path / "a.ipynb").write_bytes(b"a learner's work")
-    assert editions.place({"a.ipynb": b"2", "b/b.ipynb": b"2"}, tmp_path) == ["a.ipynb"]
+    assert editions.write_unless_edited({"a.ipynb": b"2", "b/b.ipynb": b"2"}, tmp_path) == ["a.ipynb"]
     assert (tmp_path / "a.ipynb").read_bytes() == b"a learner's work"
     assert (tmp_path / "b/b.ipynb").read_bytes() == b"2"
     (tmp_path / "own.ipynb").write_bytes(b"never ours")
-    assert editions.place({"own.ipynb": b"3"}, tmp_path) == ["own.ipynb"]
+    assert editions.write_unless_edited({"own.ipynb": b"3"}, tmp_path) == ["own.ipynb"]
     with pytest.raises(UserError, match="not a folder for editions"):
-        editions.place({"a": b""}, LESSONS[0].parent)
+        editions.write_unless_edited({"a": b""}, LESSONS[0].parent)
 
 
 def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / editions.WRITTEN).write_text("{half")
     with pytest.raises(UserError, match=f"{editions.WRITTEN}' cannot be read as JSON"):
-        editions.place({"a": b""}, tmp_path)
+        editions.write_unless_edited({"a": b""}, tmp_path)
 
 
 def test_the_lessons_are_never_written_over_by_executed_ones(tmp_path, monkeypatch):
@@ -132,7 +145,7 @@ def test_the_lessons_are_never_written_over_by_executed_ones(tmp_path, monkeypat
 def test_the_course_shows_what_each_lesson_reached_and_nothing_else(tmp_path):
     cells = [new_code_cell("from miniclip_utils.classroom import setup\nsetup.reached('half of it', 0.5)")]
     nbformat.write(new_notebook(cells=cells), tmp_path / "99_x.ipynb")
-    command = [sys.executable, "-m", "miniclip_utils.classroom.course", str(tmp_path), str(tmp_path / "out")]
+    command = [sys.executable, "-m", "tools.course", str(tmp_path), str(tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "half of it" in result.stdout and "50.0%" in result.stdout
     assert result.stderr == ""
@@ -175,7 +188,7 @@ def graded(tmp_path_factory):
     lesson.cells = [cell for cell, keep in zip(lesson.cells, kept, strict=True) if keep]
     source = editions.nbgrader_edition(lesson, "04")
     files = {f"source/{name}/{name}.ipynb": nbformat.writes(source).encode()}
-    editions.place({**files, "nbgrader_config.py": editions.NBGRADER_CONFIG.encode()}, course)
+    editions.write_unless_edited({**files, "nbgrader_config.py": editions.NBGRADER_CONFIG.encode()}, course)
 
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # nbgrader calls alembic by its name
 
@@ -193,7 +206,8 @@ def graded(tmp_path_factory):
                 cell.source = next(c.source for c in exercises(source) if f"check.{check}(" in c.source)
             else:
                 cell.source += "\n" + MISTAKES[check][int(student[-1])][0]
-        editions.place({f"submitted/{student}/{name}/{name}.ipynb": nbformat.writes(handed_in).encode()}, course)
+        submitted = {f"submitted/{student}/{name}/{name}.ipynb": nbformat.writes(handed_in).encode()}
+        editions.write_unless_edited(submitted, course)
     nbgrader("autograde", name)
     with Gradebook(f"sqlite:///{course}/gradebook.db") as book:
         yield {

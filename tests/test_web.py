@@ -10,8 +10,8 @@ import pytest
 
 from .test_lessons import LESSONS, ROOT
 
-slides = pytest.importorskip("miniclip_utils.classroom.slides", reason="the extra `teach` is not installed")
-site = pytest.importorskip("miniclip_utils.classroom.site", reason="the extra `teach` is not installed")
+slides = pytest.importorskip("tools.slides", reason="the extra `teach` is not installed")
+site = pytest.importorskip("tools.site", reason="the extra `teach` is not installed")
 
 
 class Page(HTMLParser):

@@ -1,4 +1,4 @@
-"""One look for every figure: a palette that colour-blind readers can tell apart, on white in dark mode too."""
+"""One look for every plot, widget and diagram: a palette for colour-blind readers, on white in dark mode too."""
 
 import matplotlib.pyplot as plt
 import seaborn as sns
@@ -6,7 +6,8 @@ from IPython import get_ipython
 from matplotlib.figure import Figure
 
 PALETTE = sns.color_palette("colorblind")
-IMAGE_COLOR, TEXT_COLOR, MATCH_COLOR = PALETTE[0], PALETTE[1], PALETTE[2]  # as in the diagrams of figure/
+IMAGE, TEXT, MATCH = PALETTE[:3]  # blue: the image side, orange: the text side, green: what belongs together
+OTHER = "#e7ebef"  # light grey: cells of a matrix that stand for no pair
 
 
 def use_style() -> None:

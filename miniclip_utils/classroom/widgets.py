@@ -17,8 +17,8 @@ from ..errors import UserError
 from ..evaluate import encode_images
 from ..inference import text_query
 from ..losses import loss_floor
+from .style import MATCH, OTHER, TEXT
 
-MATCH, RIVAL, OTHER = "2, 158, 115", "222, 143, 5", "231, 235, 239"  # the palette of the figures
 CELL = "padding:2px;width:46px;min-width:46px;height:40px;text-align:center;border:1px solid white;color:#1f2328"
 
 
@@ -57,10 +57,16 @@ def _matrix_table(matrix: Tensor, rows: Sequence[str], columns: Sequence[str], w
     for i, values in enumerate(matrix.clamp(min=0).tolist()):
         lines += f'<tr><td style="{small}">{rows[i]}</td>'
         for j, value in enumerate(values):
-            color = MATCH if i == j else RIVAL
-            lines += f'<td style="{CELL};background:rgba({color}, {0.05 + 0.85 * value:.2f})">{words[i][j]}</td>'
+            color = _css_color(MATCH if i == j else TEXT, 0.05 + 0.85 * value)
+            lines += f'<td style="{CELL};background:{color}">{words[i][j]}</td>'
         lines += "</tr>"
     return f'<table style="background:white;font-size:13px">{lines}</table>'
+
+
+def _css_color(color: tuple[float, float, float], opacity: float) -> str:
+    """A colour of the palette as a style sheet writes it."""
+    red, green, blue = (round(255 * part) for part in color)
+    return f"rgba({red}, {green}, {blue}, {opacity:.2f})"
 
 
 def batch_explorer(dataset: ImageTextDataset) -> widgets.Widget:
@@ -100,8 +106,8 @@ def _batch_table(captions: list[str], pictures: list[str]) -> str:
             same = captions[i] == captions[j]
             off_diagonal += same and i != j
             what = "the pair that was drawn" if i == j else "a true pair as well" if same else "no pair"
-            color = f"{MATCH}, {0.75 if i == j else 0.35}" if same else f"{OTHER}, 1"
-            rows += f'<td style="{CELL};background:rgba({color})" title="{captions[i]} / {captions[j]}: {what}">'
+            color = _css_color(MATCH, 0.75 if i == j else 0.35) if same else OTHER
+            rows += f'<td style="{CELL};background:{color}" title="{captions[i]} / {captions[j]}: {what}">'
             rows += "✓</td>" if same else "</td>"
         rows += "</tr>"
     labels = torch.tensor([captions.index(caption) for caption in captions])

@@ -30,7 +30,7 @@ from miniclip_utils import clip_loss, load_dataset
 from miniclip_utils.checkpoint import RunConfig, new_run
 from miniclip_utils.data import BatchLoader, ImageTextDataset, normalize
 from miniclip_utils.evaluate import zero_shot_accuracy
-from miniclip_utils.image_encoder import whiten_stem
+from miniclip_utils.image_encoder import ResNet, whiten_stem
 from miniclip_utils.image_files import ImageFiles
 from miniclip_utils.losses import chunked_clip_loss
 from miniclip_utils.model import PRESETS, MiniCLIP
@@ -115,7 +115,7 @@ def peak_bytes() -> int:
 
 def loss_memory() -> list[Row]:
     plain, chunked = (
-        int(subprocess.check_output([sys.executable, __file__, "--memory", name]))
+        int(subprocess.check_output([sys.executable, "-m", "tools.bench", "--memory", name]))
         for name in ("clip_loss", "chunked_clip_loss")
     )
     return [
@@ -182,6 +182,7 @@ def seconds_to_accuracy(training: ImageTextDataset, test: ImageTextDataset, goal
     loader = BatchLoader(training, recipe.batch_size, torch.device("cpu"), recipe.flip, recipe.shift)
     spent, started = 0.0, time.perf_counter()
     some = torch.randperm(len(training))[:5000]
+    assert isinstance(run.model.image_encoder, ResNet)
     whiten_stem(run.model.image_encoder, normalize(training.images[some]))
     for step, (images, labels) in enumerate(loader, start=1):
         run.model.train()
@@ -292,7 +293,12 @@ def gpu_rows(archive: str | None, out: Path) -> list[Row]:
     inputs = unit_features(131_072, "cuda")
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    took = seconds(lambda: (forward_backward(chunked_clip_loss, inputs), torch.cuda.synchronize()))
+
+    def until_done() -> None:
+        forward_backward(chunked_clip_loss, inputs)
+        torch.cuda.synchronize()
+
+    took = seconds(until_done)
     gigabytes = (torch.cuda.max_memory_allocated() - before) / 1e9
     rows = [
         row("GPU: chunked_clip_loss beyond the features, N = 131,072, D = 512", gigabytes, "GB", "<= 4"),

@@ -1,4 +1,4 @@
-"""The lessons for a class: `python -m miniclip_utils.classroom.editions notebooks build/editions`.
+"""The lessons for a class: `python -m tools.editions notebooks build/editions`.
 
     student/    without solutions and outputs
     solution/   each stub replaced by its solution; executed, with every check passing
@@ -22,8 +22,9 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from ..checkpoint import read_json
-from ..errors import UserError, run_command
+from miniclip_utils.checkpoint import read_json
+from miniclip_utils.errors import UserError, run_command
+
 from .course import lessons_in, read_lesson, run_lesson
 
 SOLUTION = re.compile(r"<details><summary>Solution</summary>(.*?)</details>", re.S)
@@ -44,8 +45,12 @@ def is_exercise(cell: NotebookNode) -> bool:
 
 
 def checks_of(cell: NotebookNode) -> list[tuple[str, str]]:
-    """The checks that an exercise calls, and what they check: [("cosine_matrix", "my_cosine_matrix")]."""
-    return re.findall(r"^check\.(\w+)\((\w+)\)", cell.source, re.M)
+    """The checks that an exercise calls, and what they check.
+
+    Both `cosine_matrix = check.cosine_matrix(my_cosine_matrix)` and the call alone give
+    [("cosine_matrix", "my_cosine_matrix")].
+    """
+    return re.findall(r"^(?:\w+ = )?check\.(\w+)\((\w+)\)", cell.source, re.M)
 
 
 def solution_after(lesson: NotebookNode, index: int) -> str:
@@ -167,7 +172,7 @@ def execute(lesson: NotebookNode, name: str) -> NotebookNode:
     return lesson
 
 
-def place(files: Mapping[str, bytes], out: Path) -> list[str]:
+def write_unless_edited(files: Mapping[str, bytes], out: Path) -> list[str]:
     """Writes files below a folder, except over those that somebody changed, and returns the paths of these.
 
     Raises:
@@ -209,12 +214,12 @@ def make_editions(notebook: Path, out: Path) -> list[str]:
     for figure in sorted({figure for cell in lesson.cells for figure in FIGURE.findall(cell.source)}):
         for folder in ("student", "solution", assignment):
             files[f"{folder}/{figure}"] = (notebook.parent.parent / figure).read_bytes()
-    return place(files, out)
+    return write_unless_edited(files, out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m miniclip_utils.classroom.editions",
+        prog="python -m tools.editions",
         description="Make the student, solution and nbgrader editions of every lesson.",
     )
     parser.add_argument("notebooks", type=Path, help="folder of the lessons")

@@ -1,4 +1,4 @@
-"""The lessons as a web site: `python -m miniclip_utils.classroom.site . build/site`.
+"""The lessons as a web site: `python -m tools.site . build/site`.
 
 Made by Sphinx with myst-nb of the README, the guides beside it and the lessons with their stored outputs. Nothing in
 it is fetched from elsewhere: formulas are MathML, which browsers show by themselves.
@@ -15,7 +15,7 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
-from ..errors import UserError, run_command
+from miniclip_utils.errors import UserError, run_command
 
 GUIDES = ("TEACHING", "CONTRIBUTING")
 # Every page has a search box, a switch for dark mode, its source to download, and a table of its chapters.
@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "project": "mini-CLIP",
     "author": "the mini-CLIP maintainers",
     "root_doc": "README",
-    "extensions": ["myst_nb", "miniclip_utils.classroom.site"],
+    "extensions": ["myst_nb", "tools.site"],
     "nb_execution_mode": "off",
     "nb_ipywidgets_js": {},  # no kernel, no widgets; each has a picture beside it
     "myst_enable_extensions": ["dollarmath"],
@@ -108,9 +108,7 @@ def build_site(course: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m miniclip_utils.classroom.site", description="Make a web site of the lessons."
-    )
+    parser = argparse.ArgumentParser(prog="python -m tools.site", description="Make a web site of the lessons.")
     parser.add_argument("course", type=Path, help="folder of the course")
     parser.add_argument("out", type=Path, help="folder for the site")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The lessons as slides: `python -m miniclip_utils.classroom.slides notebooks build/slides`.
+"""The lessons as slides: `python -m tools.slides notebooks build/slides`.
 
 Made by nbconvert for reveal.js, which lies beside the slides: they need no internet. A chapter of a lesson is a column
 of slides: → goes to the next chapter, ↓ through this one. Hints and solutions are left out.
@@ -18,7 +18,8 @@ from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from ..errors import UserError, run_command
+from miniclip_utils.errors import UserError, run_command
+
 from .course import lessons_in, read_lesson
 
 WIDTH, HEIGHT = 1280, 800  # of a slide, in pixels
@@ -151,9 +152,7 @@ def make_slides(notebook: Path, out: Path) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m miniclip_utils.classroom.slides", description="Make slides of every lesson."
-    )
+    parser = argparse.ArgumentParser(prog="python -m tools.slides", description="Make slides of every lesson.")
     parser.add_argument("notebooks", type=Path, help="folder of the lessons")
     parser.add_argument("out", type=Path, help="folder for the slides")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Runs the whole course: `python -m miniclip_utils.classroom.course notebooks build/course`."""
+"""Runs the whole course: `python -m tools.course notebooks build/course`."""
 
 import argparse
 import re
@@ -12,13 +12,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from ..errors import UserError, run_command
+from miniclip_utils.errors import UserError, run_command
 
 CELL_TIMEOUT = 600  # seconds
 
 
-class Ran(NamedTuple):
-    """What running a lesson took and reached.
+class LessonRun(NamedTuple):
+    """Time and memory of an executed lesson, and what it reached.
 
     Attributes:
         seconds: from the start of its kernel to its last cell.
@@ -63,7 +63,7 @@ def peak_megabytes(pid: int) -> float | None:
     return int(found[1]) / 1024 if found else None
 
 
-def run_lesson(notebook: Path, out: Path) -> Ran:
+def run_lesson(notebook: Path, out: Path) -> LessonRun:
     """Executes a lesson from its first to its last cell, and writes it with its outputs to the folder `out`.
 
     Raises:
@@ -104,12 +104,12 @@ def run_lesson(notebook: Path, out: Path) -> Ran:
         nbformat.write(lesson, out / notebook.name)
     outputs = [output for cell in lesson.cells for output in cell.get("outputs", [])]
     figures = [output.metadata["reached"] for output in outputs if "reached" in output.get("metadata", {})]
-    return Ran(time.perf_counter() - started, peaks[-1], figures[-1] if figures else "")
+    return LessonRun(time.perf_counter() - started, peaks[-1], figures[-1] if figures else "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m miniclip_utils.classroom.course", description="Run every lesson, and show what each reached."
+        prog="python -m tools.course", description="Run every lesson, and show what each reached."
     )
     parser.add_argument("notebooks", type=Path, help="folder of the lessons")
     parser.add_argument("out", type=Path, help="folder for the executed lessons")

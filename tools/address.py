@@ -1,4 +1,4 @@
-"""Puts the repository's address into the lessons: `python -m miniclip_utils.classroom.address https://github.com/…`.
+"""Puts the repository's address into the lessons: `python -m tools.address https://github.com/…`.
 
 `pyproject.toml` holds the address. With one, each lesson gets a badge that opens it in Colab, and its set-up cell
 installs the package where it is missing, pinned to the tag of its version. Without one, no lesson names any place to
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nbformat
 
-from ..errors import UserError, run_command
+from miniclip_utils.errors import UserError, run_command
+
 from .course import read_lesson
 
 GITHUB = r"https://github\.com/[\w-]+/[\w.-]+"  # where Colab opens notebooks from
@@ -95,7 +96,7 @@ def stamp_all(root: Path) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m miniclip_utils.classroom.address", description="Say in all lessons where the course is published."
+        prog="python -m tools.address", description="Say in all lessons where the course is published."
     )
     parser.add_argument("address", nargs="?", help="https://github.com/NAME/REPOSITORY (default: that in pyproject.toml)")
     options = parser.parse_args()
