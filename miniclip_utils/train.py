@@ -155,21 +155,28 @@ def new_config(dataset: str, preset: str, seed: int, recipe: Recipe, training: I
     )
 
 
-def fit(config: RunConfig, splits: Splits, out: Path, device: torch.device, resuming: bool) -> Run:
-    """Trains a run to its end, from its start or from its checkpoint, and writes it as it goes."""
+def prepare(
+    config: RunConfig, training: ImageTextDataset, device: torch.device
+) -> tuple[Run, BatchLoader, list[torch.optim.Optimizer], Tensor]:
+    """A run before its first step: seeded weights with a whitened stem, its batches, optimizers and tokenised captions."""
     recipe = Recipe(**config.recipe)
     torch.manual_seed(config.seed)
     run = new_run(config)
     if isinstance(run.model.image_encoder, ResNet):
-        some = torch.randperm(len(splits["train"]))[:5000]
-        whiten_stem(run.model.image_encoder, normalize(splits["train"].images[some]))
+        some = torch.randperm(len(training))[:5000]
+        whiten_stem(run.model.image_encoder, normalize(training.images[some]))
     run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest
-    training = splits["train"]
     share = replace(training, images=own_share(training.images), labels=own_share(training.labels))
     loader = BatchLoader(share, recipe.batch_size // world_size(), device, recipe.flip, recipe.shift)
     optimizers = make_optimizers(run.model, recipe.learning_rate, recipe.convolution_learning_rate, recipe.weight_decay)
     caption_tokens = tokenize_captions(run.tokenizer, config.class_names, config.templates).to(device)
+    return run, loader, optimizers, caption_tokens
 
+
+def fit(config: RunConfig, splits: Splits, out: Path, device: torch.device, resuming: bool) -> Run:
+    """Trains a run to its end, from its start or from its checkpoint, and writes it as it goes."""
+    recipe = Recipe(**config.recipe)
+    run, loader, optimizers, caption_tokens = prepare(config, splits["train"], device)
     start: dict[str, Any] = {"epoch": 0, "seconds": 0.0, "log": []}
     progress = load_checkpoint(run.model, optimizers, out) if resuming else start
     for epoch in range(progress["epoch"], recipe.epochs):

@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from miniclip_utils import clip_loss, load_dataset
-from miniclip_utils.checkpoint import RunConfig, new_run
-from miniclip_utils.data import BatchLoader, ImageTextDataset, normalize
+from miniclip_utils.data import ImageTextDataset
 from miniclip_utils.evaluate import zero_shot_accuracy
-from miniclip_utils.image_encoder import ResNet, whiten_stem
 from miniclip_utils.image_files import ImageFiles
+from miniclip_utils.loop import RECIPES, train_epoch
 from miniclip_utils.losses import chunked_clip_loss
 from miniclip_utils.model import PRESETS, MiniCLIP
-from miniclip_utils.optimizers import make_optimizers
 from miniclip_utils.prompts import fill
 from miniclip_utils.shapes import make_shapes
 from miniclip_utils.tokenizer import WordTokenizer
-from miniclip_utils.train import RECIPES, contrastive_step, shrink, train
+from miniclip_utils.train import new_config, prepare, train
 
 Row = dict[str, str | float]
 
@@ -167,31 +164,11 @@ def photo_training(archive: str, out: Path) -> list[Row]:
 
 def seconds_to_accuracy(training: ImageTextDataset, test: ImageTextDataset, goal: float, archive: str) -> float:
     """Seconds of our training until the test images are named right at that rate, measured every ten steps."""
-    torch.manual_seed(0)
     recipe = RECIPES["medium"]
-    texts = [fill(template, training.class_names) for template in training.templates]
-    tokenizer = WordTokenizer.from_captions([caption for captions in texts for caption in captions])
-    config = RunConfig(
-        archive, "medium", 0, PRESETS["medium"], {}, training.class_names, training.templates, tokenizer.vocabulary,
-        tokenizer.context_length,
-    )  # fmt: skip
-    run = new_run(config)
-    run.model.to(memory_format=torch.channels_last)
-    caption_tokens = torch.stack([tokenizer(captions) for captions in texts], dim=1)
-    optimizers = make_optimizers(run.model, recipe.learning_rate, recipe.convolution_learning_rate, recipe.weight_decay)
-    loader = BatchLoader(training, recipe.batch_size, torch.device("cpu"), recipe.flip, recipe.shift)
+    config = new_config(archive, "medium", 0, recipe, training)
     spent, started = 0.0, time.perf_counter()
-    some = torch.randperm(len(training))[:5000]
-    assert isinstance(run.model.image_encoder, ResNet)
-    whiten_stem(run.model.image_encoder, normalize(training.images[some]))
-    for step, (images, labels) in enumerate(loader, start=1):
-        run.model.train()
-        loss = contrastive_step(run.model, shrink(images, 24), labels, caption_tokens, recipe.label_smoothing)
-        run.model.zero_grad()
-        loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-        run.model.clamp_logit_scale()
+    run, loader, optimizers, caption_tokens = prepare(config, training, torch.device("cpu"))
+    for step, _ in enumerate(train_epoch(run.model, loader, optimizers, caption_tokens, recipe, epoch=0), start=1):
         if step % 10 == 0:
             spent += time.perf_counter() - started
             if zero_shot_accuracy(run, test) >= goal:
@@ -305,7 +282,7 @@ def gpu_rows(archive: str | None, out: Path) -> list[Row]:
         row("GPU: its time, forward and backward", took, "s"),
     ]
     if archive:
-        run = train(archive, out / "warm-up", recipe=replace(RECIPES["medium"], epochs=1), device="cuda")
+        run = train(archive, out / "warm-up", epochs=1, device="cuda")
         run = train(archive, out / "photos-gpu", device="cuda")
         metrics = run.metrics or {}
         rows += [
