@@ -112,8 +112,9 @@ def steps_written(path: Path, meter: Meter) -> Iterator[None]:
 
 
 def precision(job: Job) -> None:
-    """A short run in each precision, on images of full size. `ms` is the median of its steps after the first ones, and
-    `warm_up_seconds` what those took longer: there compilation shows. `validation_top1` is the accuracy at the end."""
+    """A short run in each precision, on images of full size; the course trains in the fourth. `ms` is the median of its
+    steps after the first ones, and `warm_up_seconds` is how much longer those took: there compilation shows.
+    `validation_top1` is the accuracy at the end."""
     rows: list[Row] = []
     for name in PRECISIONS:
         with multiplying_in(name):
