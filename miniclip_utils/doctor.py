@@ -10,8 +10,9 @@ from pathlib import Path
 
 from .checkpoint import bundled_runs, load_run
 from .cifar10 import data_folder
+from .cli import run_command
 from .device import device_name, find_device, has_fast_bfloat16
-from .errors import UserError, run_command
+from .errors import UserError
 
 PACKAGES = ("miniclip-utils", "torch", "torchvision", "numpy", "pillow", "matplotlib", "jupyterlab", "ipywidgets", "nbval")
 

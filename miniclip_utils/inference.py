@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checkpoint import Run, bundled_runs, load_run
-from .device import find_device
-from .errors import UserError, run_command
+from .cli import run_command
+from .errors import UserError
 from .evaluate import class_features, encode_images
-from .image_files import ImageFiles, listing, read_image, read_images
+from .image_files import ImageFiles, first_few, read_image, read_images
 from .tokenizer import split_words
 
 
@@ -123,7 +123,7 @@ def main() -> None:
     if options.top < 1:
         raise UserError(f"--top {options.top} leaves no answer: give it 1 or more")
 
-    run = load_run(options.run, find_device(options.device))
+    run = load_run(options.run, options.device)
     labels = run.config.class_names if options.labels is None else options.labels
     unknown = run.tokenizer.unknown_words([*labels, *(options.template or []), options.find or ""])
     unknown = [word for word in unknown if word not in "{}"]
@@ -158,7 +158,7 @@ def is_same_file(path: Path, other: str | None) -> bool:
 
 def unknown_words_note(run: Run, unknown: Sequence[str]) -> str:
     """What to tell a user who asks in words that the model never saw."""
-    known = listing((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
+    known = first_few((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
     return f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it. It knows: {known}"
 
 

@@ -29,14 +29,14 @@ from .checkpoint import (
     save_checkpoint,
     save_model,
     write_config,
-    write_file,
-    write_json,
 )
+from .cli import run_command
 from .data import BatchLoader, ImageTextDataset, load_dataset, normalize
 from .device import device_name, find_device, has_fast_bfloat16
 from .distributed import gather, processes, rank, world_size
-from .errors import UserError, run_command
+from .errors import UserError
 from .evaluate import zero_shot_accuracy
+from .files import write_file, write_json
 from .image_encoder import ResNet, whiten_stem
 from .losses import loss_floor, multi_positive_loss
 from .model import PRESETS, MiniCLIP

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from miniclip_utils import load_run, losses
-from miniclip_utils.checkpoint import read_json
 from miniclip_utils.distributed import gather, rank, world_size
+from miniclip_utils.files import read_json
 from miniclip_utils.losses import clip_loss, sharded_clip_loss
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from miniclip_utils import UserError, load_run, train
-from miniclip_utils.checkpoint import read_json, read_tensors
+from miniclip_utils.checkpoint import read_tensors
+from miniclip_utils.files import read_json
 from miniclip_utils.image_encoder import ResNet
 from miniclip_utils.optimizers import Muon, learning_rate_factor, make_optimizers, orthogonalize
 

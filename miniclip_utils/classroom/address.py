@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nbformat
 
-from ..errors import UserError, run_command
+from ..cli import run_command
+from ..errors import UserError
 from .course import read_lesson
 
 GITHUB = r"https://github\.com/[\w-]+/[\w.-]+"  # where Colab opens notebooks from

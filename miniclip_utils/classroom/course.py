@@ -12,7 +12,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from ..errors import UserError, run_command
+from ..cli import run_command
+from ..errors import UserError
 
 CELL_TIMEOUT = 600  # seconds
 

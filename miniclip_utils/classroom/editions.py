@@ -22,8 +22,9 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from ..checkpoint import read_json
-from ..errors import UserError, run_command
+from ..cli import run_command
+from ..errors import UserError
+from ..files import read_json
 from .course import lessons_in, read_lesson, run_lesson
 
 SOLUTION = re.compile(r"<details><summary>Solution</summary>(.*?)</details>", re.S)

@@ -18,7 +18,8 @@ from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from ..errors import UserError, run_command
+from ..cli import run_command
+from ..errors import UserError
 from .course import lessons_in, read_lesson
 
 WIDTH, HEIGHT = 1280, 800  # of a slide, in pixels
