@@ -1,4 +1,7 @@
-"""Runs on disk: weights in safetensors, the rest in JSON. Nothing is pickled, and nothing is ever half written."""
+"""Runs on disk: weights in safetensors, all else in JSON, nothing in pickles.
+
+A file that cannot be written is a `UserError`, see `write_file`; the one that was there is kept.
+"""
 
 import json
 import os
@@ -18,12 +21,12 @@ from .files import read_json, write_file, write_json
 from .model import MiniCLIP, ModelConfig
 from .tokenizer import WordTokenizer
 
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"  # those that come with the course
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"  # of the runs that come with the course
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run was started with: `config.json`."""
+    """The settings that a run was started with: `config.json`."""
 
     dataset: str
     preset: str
@@ -38,7 +41,7 @@ class RunConfig:
 
 @dataclass
 class Run:
-    """A trained model and what it takes to use it. `metrics` is None until training has ended."""
+    """A model with its tokenizer and settings. `metrics` is None until training has ended."""
 
     model: MiniCLIP
     tokenizer: WordTokenizer
@@ -194,9 +197,13 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file. A pickle, or half a file, is refused unread."""
+    """Reads a safetensors file.
+
+    Raises:
+        UserError: it is missing, or not a whole safetensors file; a pickle is refused without unpickling it.
+    """
     try:
-        with open(path, "rb"):  # safetensors says of a file that may not be read that there is none
+        with open(path, "rb"):  # safetensors would call a file without read permission missing
             return safetensors.torch.load_file(path)
     except FileNotFoundError as error:
         raise UserError(f"there are no weights {str(path)!r}: the run has not finished its first epoch") from error
@@ -229,7 +236,7 @@ def _check_types(config: RunConfig | ModelConfig) -> None:
 
 
 def _tuples(content: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows only lists."""
+    """Lists, the only sequences of JSON, as tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
 
 

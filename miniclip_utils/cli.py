@@ -16,7 +16,7 @@ def run_command(main: Callable[[], None]) -> None:
     """
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for what the terminal has no letters for
+        sys.stdout.reconfigure(errors="backslashreplace")  # for letters that the terminal cannot show
     try:
         main()
         if sys.stdout:  # None where it is closed

@@ -27,7 +27,7 @@ class ImageTextDataset:
         images: uint8 (N, 3, H, W).
         labels: int64 (N,), indices into `class_names`.
         class_names: the distinct things an image can show, of all splits.
-        templates: what makes captions of the names; ("{}",) where each name already is a whole caption.
+        templates: sentences with `{}` for a class name; ("{}",) where each name already is a whole caption.
     """
 
     images: Tensor
@@ -114,7 +114,7 @@ def _load_files(
 
 
 def normalize(images: Tensor) -> Tensor:
-    """uint8 images (N, 3, H, W) → what the model takes: float, each channel with about zero mean and unit deviation."""
+    """uint8 images (N, 3, H, W) → the model's input: float, each channel with about zero mean and unit deviation."""
     mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(STD, device=images.device).view(3, 1, 1)
     return (images / 255 - mean) / std
@@ -123,8 +123,8 @@ def normalize(images: Tensor) -> Tensor:
 def augment(images: Tensor, flip: bool, shift: int) -> Tensor:
     """Moves each image by up to `shift` pixels either way, and mirrors half of them if `flip`.
 
-    Pixels that move in from outside are reflected ones. Flips and moves are one look-up of rows and columns,
-    for the whole batch, on the device that holds it.
+    Pixels from outside are reflected at the border. Flips and moves are one look-up of rows and columns for the
+    whole batch, on its own device.
 
     Args:
         images: uint8 (N, 3, H, W).
@@ -154,11 +154,11 @@ def _reflect(index: Tensor, length: int) -> Tensor:
 class BatchLoader:
     """Shuffled batches of a dataset that stays on the device as uint8 bytes.
 
-    A quarter of the memory of floats, no copies from the CPU, no worker processes. The order and the augmentation
-    come from torch's global random numbers: `torch.manual_seed` before an epoch fixes both.
+    Bytes need a quarter of the memory of floats. Batches need no copies from the CPU and no worker processes. The order
+    and the augmentation come from torch's global random numbers: `torch.manual_seed` before an epoch fixes both.
 
     Args:
-        dataset: what to draw from.
+        dataset: its images and labels are copied to the device.
         batch_size: pairs in a batch; the last, smaller batch of an epoch is dropped, since its loss would not compare.
         device: where batches are made.
         flip, shift: see `augment`.

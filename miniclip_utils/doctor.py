@@ -1,4 +1,4 @@
-"""What to paste into a bug report: `python -m miniclip_utils.doctor`. It only prints, and sends nothing anywhere."""
+"""A description of the installation for bug reports: `python -m miniclip_utils.doctor`. It is printed, and sent nowhere."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ PACKAGES = ("miniclip-utils", "torch", "torchvision", "numpy", "pillow", "matplo
 
 
 def report() -> list[tuple[str, str]]:
-    """What was found, as pairs of a topic and a finding."""
+    """(topic, finding) pairs."""
     device = find_device()
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     archive = data_folder() / "cifar-10-binary.tar.gz"

@@ -34,7 +34,8 @@ def classify(
         for each image its likeliest labels, each as {"label", "probability", "similarity"}.
 
     Raises:
-        UserError: the labels are too few, empty, or read the same to this model; or no template, or one without `{}`.
+        UserError: the labels are too few, empty, too long, or read the same to this model; or there is no template, or
+            one without `{}`.
     """
     templates = run.config.templates[:1] if templates is None else templates
     check_labels(run, labels)
@@ -51,7 +52,11 @@ def classify(
 
 
 def check_labels(run: Run, labels: Sequence[str]) -> None:
-    """Refuses labels among which the model cannot choose."""
+    """Refuses labels among which the model cannot choose.
+
+    Raises:
+        UserError: there are fewer than two, or one is empty or too long, or two read the same.
+    """
     if len(labels) < 2:
         raise UserError(f"the model chooses among labels, and needs at least two: there are {len(labels)}")
     tokens: dict[tuple[int, ...], str] = {}
@@ -83,7 +88,7 @@ def text_query(run: Run, text: str) -> Tensor:
     """The L2-normalised feature (embed_dim,) of a text as it stands.
 
     Raises:
-        UserError: the text is empty, or the model knows none of its words.
+        UserError: the text is empty or too long, or none of its words is in the vocabulary.
     """
     if not text.strip():
         raise UserError("the text to look for is empty: describe a picture")
@@ -157,7 +162,7 @@ def is_same_file(path: Path, other: str | None) -> bool:
 
 
 def unknown_words_note(run: Run, unknown: Sequence[str]) -> str:
-    """What to tell a user who asks in words that the model never saw."""
+    """A note for a user whose text has words that the model was not trained with."""
     known = first_few((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
     return f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it. It knows: {known}"
 

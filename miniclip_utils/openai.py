@@ -53,7 +53,7 @@ CONFIGS = {
     "ViT-L/14@336px": replace(_VIT_L_14, image_size=336),
 }
 
-# Part of a name in the course's classes → in OpenAI's files. The order matters: what is left of a tower's name goes last.
+# Part of a name in the course's classes → in OpenAI's files. The order matters: the bare prefix of a tower comes last.
 RENAMED = {
     "image_encoder.patch_embedding": "visual.conv1",
     "image_encoder.class_token": "visual.class_embedding",
@@ -73,7 +73,7 @@ RENAMED = {
     ".mlp.0": ".mlp.c_fc",
     ".mlp.2": ".mlp.c_proj",
 }
-NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # three numbers that OpenAI's own files hold as well
+NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # three numbers in OpenAI's own files
 
 
 def openai_name(name: str) -> str:
