@@ -50,9 +50,9 @@ def _find_class_folders(files: ImageFiles) -> tuple[ClassFolders, bool]:
     """The images of each class folder, and whether folders of splits are around them. Without these all are "train"."""
     paths = {name: PurePosixPath(name).parts for name in sorted(files.files)}
     # An archive often holds everything in one folder named after itself.
-    roots = {path[0].lower() for path in paths.values()}
-    is_wrapped = len(roots) == 1 and not roots & SPLIT_FOLDERS.keys() and any(len(path) > 2 for path in paths.values())
-    top = 1 if is_wrapped else 0
+    roots = {path[0] for path in paths.values()}
+    is_wrapped = len(roots) == 1 and any(len(path) > 2 for path in paths.values())
+    top = 1 if is_wrapped and roots.pop().lower() not in SPLIT_FOLDERS else 0
     inner = [path for path in paths.values() if len(path) > top + 1]
     in_splits = [path for path in inner if path[top].lower() in SPLIT_FOLDERS]
     # A `train` with images of its own, beside folders of other names, is a class: that of trains.

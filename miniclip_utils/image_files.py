@@ -203,7 +203,8 @@ def read_images(
                     images[place[name]] = read_image(file, image_size)
             except (UserError, *UNREADABLE):
                 bad.append(name)
-    kept = [index for index, name in enumerate(names) if name not in bad]
+    unreadable = set(bad)
+    kept = [index for index, name in enumerate(names) if name not in unreadable]
     if bad:
         problem = f"{len(bad)} of {len(names)} files in {str(source.path)!r} cannot be read as images: {first_few(bad)}"
         if not kept:

@@ -132,6 +132,12 @@ def test_one_folder_around_everything_is_seen_through(tmp_path, inside, extra):
     assert load_dataset(tmp_path, "train", 4).class_names == ("cat", "dog")
 
 
+def test_folders_that_differ_in_capitals_are_not_one_folder_around_everything(tmp_path):
+    make_images(tmp_path, {"A/cat": 4, "a/dog": 4})
+    with pytest.raises(UserError, match="names read the same: 'A', 'a'"):
+        load_dataset(tmp_path, "train", 4)
+
+
 def test_a_folder_that_is_itself_only_one_class_is_seen_as_one(tmp_path):
     make_images(tmp_path, {"cat": 5})
     assert load_dataset(tmp_path, "train", 4).class_names == ("cat",)
