@@ -26,14 +26,14 @@ from .checkpoint import (
     save_checkpoint,
     save_model,
     write_config,
-    write_file,
-    write_json,
 )
-from .data import BatchLoader, ImageTextDataset, load_dataset, normalize
+from .cli import run_command
+from .data import BatchLoader, ImageTextDataset, load_splits, normalize
 from .device import device_name, find_device
 from .distributed import own_share, process_group, rank, world_size
-from .errors import UserError, run_command
+from .errors import UserError
 from .evaluate import zero_shot_accuracy
+from .files import write_file, write_json
 from .image_encoder import ResNet, whiten_stem
 from .loop import RECIPES, Recipe, tokenize_captions, train_epoch
 from .model import PRESETS, MiniCLIP
@@ -85,7 +85,7 @@ def train(
     if abs(seed) >= 2**42:  # each epoch has a seed of its own, about a million times larger
         raise UserError(f"the seed {seed} is too large: choose one below {2**42:,}")
     recipe = replace(RECIPES[preset], **changes)
-    splits = load_splits(dataset, PRESETS[preset].image_size, skip_bad_images)
+    splits = load_splits(dataset, PRESETS[preset].image_size, skip_bad_images=skip_bad_images)
     check_batches(recipe, splits["train"], dataset)
     config = new_config(dataset, preset, seed, recipe, splits["train"])
     if rank() == 0:
@@ -111,17 +111,11 @@ def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_i
         raise UserError(f"{str(out / 'config.json')!r} has a recipe that this version does not know: start anew elsewhere")
     if (out / "metrics.json").exists():
         raise UserError(f"the run {str(out)!r} has ended after its {config.recipe['epochs']} epochs: nothing is left to do")
-    splits = load_splits(config.dataset, config.model.image_size, skip_bad_images)
+    splits = load_splits(config.dataset, config.model.image_size, skip_bad_images=skip_bad_images)
     if splits["train"].class_names != config.class_names:
         raise UserError(f"{config.dataset!r} has other classes than when {str(out)!r} began: restore them, or start anew")
     check_batches(Recipe(**config.recipe), splits["train"], config.dataset)
     return fit(config, splits, out, device, resuming=(out / "checkpoint.safetensors").exists())
-
-
-def load_splits(dataset: str, image_size: int, skip_bad_images: bool) -> Splits:
-    """All splits of a dataset that a run needs, see `load_dataset`."""
-    names = ["train", "validation", "test"] + (["held_out"] if dataset == "shapes" else [])
-    return {name: load_dataset(dataset, name, image_size, skip_bad_images=skip_bad_images) for name in names}
 
 
 def check_batches(recipe: Recipe, training: ImageTextDataset, dataset: str) -> None:

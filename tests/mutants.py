@@ -5,7 +5,6 @@ of them is not explained in `EQUIVALENT`. `MINICLIP_CAMPAIGN=1` makes a test of 
 """
 
 import ast
-import copy
 import importlib.abc
 import importlib.machinery
 import os

@@ -17,8 +17,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CONDA_NAMES = {"torch": "pytorch"}  # where conda-forge calls a package otherwise
 FLOORS = [
     {"distributed", "gradient_cache"},
-    {"errors", "device", "shapes", "prompts", "tokenizer", "losses", "transformer", "image_files", "cifar10"},
-    {"image_encoder", "text_encoder"},
+    {"errors", "device", "shapes", "prompts", "tokenizer", "losses", "transformer", "image_files", "cifar10"}
+    | {"files", "cli"},
+    {"image_encoder", "text_encoder", "folders"},
     {"data", "model"},
     {"checkpoint", "optimizers"},
     {"evaluate", "explain", "openai"},

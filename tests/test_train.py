@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from miniclip_utils import UserError, load_run, loop, train
-from miniclip_utils.checkpoint import read_json, read_tensors
+from miniclip_utils.checkpoint import read_tensors
+from miniclip_utils.files import read_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -129,9 +130,9 @@ def test_a_device_that_is_not_there_is_named(tmp_path, color_folder, tiny):
 
 
 def test_a_single_training_image_is_refused(tmp_path, color_folder, tiny, monkeypatch):
-    splits = train.load_splits(str(color_folder), 16, skip_bad_images=False)
+    splits = train.load_splits(str(color_folder), 16)
     one = replace(splits["train"], images=splits["train"].images[:1], labels=splits["train"].labels[:1])
-    monkeypatch.setattr(train, "load_splits", lambda *_: splits | {"train": one})
+    monkeypatch.setattr(train, "load_splits", lambda *_, **__: splits | {"train": one})
     with pytest.raises(UserError, match="too few training images"):
         train.train(str(color_folder), tmp_path / "run", tiny)
 
