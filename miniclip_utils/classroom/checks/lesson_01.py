@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...data import MEAN, STD
 from ...shapes import CLASS_NAMES, COLORS, SHAPES, SIZES
-from . import diagnose, exercise, solved
+from .before import diagnose, exercise, solved
 
 
 @exercise

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from . import NotSolved, diagnose, exercise, number
+from .before import NotSolved, diagnose, exercise, number
 
 
 @exercise

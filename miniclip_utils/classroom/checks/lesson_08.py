@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...image_encoder import VisionTransformer
-from . import diagnose, exercise, number, solved
+from .before import diagnose, exercise, number, solved
 
 
 @exercise

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from . import diagnose, exercise, solved
+from .before import diagnose, exercise, solved
 
 
 @exercise
