@@ -32,6 +32,12 @@ def test_each_check_is_called_in_its_lesson():
     assert called == {check.id for check in CHECKS}
 
 
+def test_a_call_of_a_check_is_recognised():
+    code, calls = check_calls("x = 1\nloss = check.loss(my_loss)\ncheck.loss(my_loss)\nprint(check)\n")
+    assert code == "x = 1\nprint(check)"
+    assert [CALL.match(call).groups() for call in calls] == [("loss", "my_loss")] * 2
+
+
 @each_check
 def test_the_right_function_is_right_and_the_packages_too(check):
     assert check.verdict(check.right) == check.verdict(check.package) == f"✓ {check.name}: right"

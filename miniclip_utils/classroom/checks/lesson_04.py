@@ -19,17 +19,17 @@ def unit(vectors: Tensor) -> Tensor:
         "the L2 norm is missing: these are plain dot products, in which long vectors win": lambda i, t, w_i, w_t: (
             (i @ w_i) @ (t @ w_t).T
         ),
-        "the norm is taken over the batch (dim=0): each row, one vector, needs length 1 of its own": (
-            lambda i, t, w_i, w_t: unit((i @ w_i).T).T @ unit((t @ w_t).T)
+        "the norm is taken over the batch (dim=0): each row, one vector, needs length 1 of its own": lambda i, t, w_i, w_t: (
+            unit((i @ w_i).T).T @ unit((t @ w_t).T)
         ),
-        "the vectors are normalised before the projection, which then changes their lengths again": (
-            lambda i, t, w_i, w_t: (unit(i) @ w_i) @ (unit(t) @ w_t).T
+        "the vectors are normalised before the projection, which then changes their lengths again": lambda i, t, w_i, w_t: (
+            (unit(i) @ w_i) @ (unit(t) @ w_t).T
         ),
         "only the images are normalised: the texts keep their lengths": lambda i, t, w_i, w_t: unit(i @ w_i) @ (t @ w_t).T,
         "only the texts are normalised: the images keep their lengths": lambda i, t, w_i, w_t: (i @ w_i) @ unit(t @ w_t).T,
         "it is transposed: images are rows, texts are columns": lambda i, t, w_i, w_t: unit(t @ w_t) @ unit(i @ w_i).T,
-        "a LayerNorm stands where the L2 norm belongs: it gives length √d_e, and turns the vectors": (
-            lambda i, t, w_i, w_t: F.layer_norm(i @ w_i, (4,)) @ F.layer_norm(t @ w_t, (4,)).T
+        "a LayerNorm stands where the L2 norm belongs: it gives length √d_e, and turns the vectors": lambda i, t, w_i, w_t: (
+            F.layer_norm(i @ w_i, (4,)) @ F.layer_norm(t @ w_t, (4,)).T
         ),
         "the matrix is normalised: each vector needs length 1 before they are compared": lambda i, t, w_i, w_t: unit(
             (i @ w_i) @ (t @ w_t).T

@@ -48,22 +48,20 @@ move = moved(lambda x, width: abs(x) if x < width else 2 * (width - 1) - x)
         ),
         "only the left end is reflected: columns from `width` on do not exist": moved(lambda x, width: abs(x)),
         "only the right end is reflected: columns below 0 do not exist": moved(lambda x, width: min(x, 2 * (width - 1) - x)),
-        "`mirrored` is ignored": lambda width, shifts, mirrored: move(width, shifts, mirrored & False),
-        "every image is mirrored: only those where `mirrored` is True": lambda width, shifts, mirrored: move(
-            width, shifts, mirrored | True
+        "`mirrored` is ignored": lambda w, shifts, flips: move(w, shifts, flips & False),
+        "every image is mirrored: only those where `mirrored` is True": lambda w, shifts, flips: move(
+            w, shifts, flips | True
         ),
-        "the wrong images are mirrored: those where `mirrored` is False": lambda width, shifts, mirrored: move(
-            width, shifts, ~mirrored
-        ),
+        "the wrong images are mirrored: those where `mirrored` is False": lambda w, shifts, flips: move(w, shifts, ~flips),
         "mirrored, column c became width − c: the last column is width − 1, so it becomes width − 1 − c": (
-            lambda width, shifts, mirrored: move(width, shifts, mirrored) + mirrored[:, None].int()
+            lambda w, shifts, flips: move(w, shifts, flips) + flips[:, None].int()
         ),
-        "the moves go the other way: output column x reads input column x + shift": lambda width, shifts, mirrored: move(
-            width, -shifts, mirrored
+        "the moves go the other way: output column x reads input column x + shift": lambda w, shifts, flips: move(
+            w, -shifts, flips
         ),
         # To move the mirrored image is to move the image the other way.
-        "the mirrored image is moved: move first, then mirror, width − 1 − column": lambda width, shifts, mirrored: move(
-            width, torch.where(mirrored, -shifts, shifts), mirrored
+        "the mirrored image is moved: move first, then mirror, width − 1 − column": lambda w, shifts, flips: move(
+            w, torch.where(flips, -shifts, shifts), flips
         ),
     },
 )
@@ -85,30 +83,26 @@ def logits_or_bfloat16(function: Function, image: Tensor, text: Tensor, scale: f
     inputs=lambda: (torch.randn(6, 24).bfloat16(), torch.randn(6, 24).bfloat16(), 100.0),
     outcome=logits_or_bfloat16,
     mistakes={
-        "the result is bfloat16, with 8 significant bits: `.float()` comes before the norm": lambda image, text, scale: (
-            scale * unit(image) @ unit(text).T
+        "the result is bfloat16, with 8 significant bits: `.float()` comes before the norm": lambda i, t, s: (
+            s * unit(i) @ unit(t).T
         ),
-        "normalised in bfloat16 and widened afterwards: the unit vectors are rounded already": lambda image, text, scale: (
-            scale * unit(image).float() @ unit(text).float().T
+        "normalised in bfloat16 and widened afterwards: the unit vectors are rounded already": lambda i, t, s: (
+            s * unit(i).float() @ unit(t).float().T
         ),
-        "widened only at the end: the cosines are rounded already, and the scale multiplies their error": (
-            lambda image, text, scale: scale * (unit(image) @ unit(text).T).float()
+        "widened only at the end: the cosines are rounded already, and the scale multiplies their error": lambda i, t, s: (
+            s * (unit(i) @ unit(t).T).float()
         ),
-        "even the scaled product was made in bfloat16 and widened at the end": lambda image, text, scale: (
-            scale * unit(image) @ unit(text).T
+        "even the scaled product was made in bfloat16 and widened at the end": lambda i, t, s: (
+            s * unit(i) @ unit(t).T
         ).float(),
-        "only the images are normalised": lambda image, text, scale: scale * unit(image.float()) @ text.float().T,
-        "only the texts are normalised": lambda image, text, scale: scale * image.float() @ unit(text.float()).T,
-        "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": (
-            lambda image, text, scale: scale * unit(image.float().T).T @ unit(text.float().T)
+        "only the images are normalised": lambda i, t, s: s * unit(i.float()) @ t.float().T,
+        "only the texts are normalised": lambda i, t, s: s * i.float() @ unit(t.float()).T,
+        "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": lambda i, t, s: (
+            s * unit(i.float().T).T @ unit(t.float().T)
         ),
-        "the L2 norm is missing: these are scaled dot products": lambda image, text, scale: (
-            scale * image.float() @ text.float().T
-        ),
-        "the scale is missing: these are cosines": lambda image, text, scale: unit(image.float()) @ unit(text.float()).T,
-        "it is transposed: images are rows, texts are columns": lambda image, text, scale: (
-            scale * unit(text.float()) @ unit(image.float()).T
-        ),
+        "the L2 norm is missing: these are scaled dot products": lambda i, t, s: s * i.float() @ t.float().T,
+        "the scale is missing: these are cosines": lambda i, t, s: unit(i.float()) @ unit(t.float()).T,
+        "it is transposed: images are rows, texts are columns": lambda i, t, s: s * unit(t.float()) @ unit(i.float()).T,
     },
 )
 def careful_logits(image: Tensor, text: Tensor, scale: float) -> Tensor:
