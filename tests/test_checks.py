@@ -84,6 +84,58 @@ def test_no_constant_is_right(check):
 # Answers as learners write them: through the exercise cell, as a reader would.
 ANSWERS = [
     (
+        "01",
+        "to_pixels",
+        """
+def to_pixels(images):
+    from miniclip_utils.data import MEAN, STD
+
+    pixels = torch.empty_like(images)
+    for channel in range(3):
+        pixels[:, channel] = images[:, channel] * STD[channel] + MEAN[channel]
+    return (pixels * 255).clamp(0, 255).to(torch.uint8)
+""",
+        "✗ to_pixels: some pixels are one too small",
+    ),
+    (
+        "02",
+        "batch_norm",
+        """
+def my_batch_norm(x, running_mean, running_var, training):
+    mean, var = running_mean, running_var
+    if training:
+        mean, var = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3))
+    return (x - mean[:, None, None]) / (var[:, None, None] + 1e-5).sqrt()
+""",
+        "✗ batch_norm: with training=True, the variance divides by n − 1",
+    ),
+    (
+        "00",
+        "nearest_text",
+        """
+def my_nearest_text(image_features, text_features):
+    image_features = image_features / image_features.norm(dim=-1, keepdim=True)
+    similarities = image_features @ text_features.T
+    return similarities.argmax(dim=1)
+""",
+        "✗ nearest_text: the texts have no unit length",
+    ),
+    (
+        "03",
+        "encode",
+        """
+def my_encode(text, number, context_length):
+    numbers = [SOS]
+    for word in split_words(text):
+        numbers.append(number.get(word, UNK))
+    while len(numbers) < context_length - 1:
+        numbers.append(PAD)
+    numbers.append(EOS)
+    return numbers
+""",
+        "✗ encode: [EOS] stands after the padding",
+    ),
+    (
         "04",
         "cosine_matrix",
         """
@@ -143,6 +195,57 @@ def my_snapshot(model):
     return kept
 """,
         "✗ snapshot: 1.running_mean is missing: BatchNorm's running statistics are no parameters",
+    ),
+    (
+        "06",
+        "recall",
+        """
+def my_recall(similarity, query_labels, candidate_labels, k):
+    hits = 0
+    for query, cosines in enumerate(similarity):
+        best = cosines.topk(k).indices
+        hits += (candidate_labels[best] == query_labels[query]).sum().item()
+    return hits / (k * len(similarity))
+""",
+        "✗ recall: this is the share of right ones among the k (precision)",
+    ),
+    (
+        "07",
+        "shard_loss",
+        """
+def my_shard_loss(image, text, all_image, all_text, scale, rank):
+    targets = torch.arange(len(image))
+    rows = scale * image @ all_text.T
+    columns = scale * text @ all_image.T
+    return (F.cross_entropy(rows, targets) + F.cross_entropy(columns, targets)) / 2
+""",
+        "✗ shard_loss: the targets start at 0",
+    ),
+    (
+        "08",
+        "vit_flops",
+        """
+def my_vit_flops(image_size, patch_size, width, layers):
+    tokens = (image_size // patch_size) ** 2
+    embedding = 2 * tokens * 3 * patch_size**2 * width
+    attention = 2 * tokens * 4 * width**2 + 2 * 2 * tokens**2 * width
+    mlp = 2 * tokens * 2 * width * 4 * width
+    return embedding + layers * (attention + mlp)
+""",
+        "✗ vit_flops: the class token is missing",
+    ),
+    (
+        "09",
+        "few_of_each",
+        """
+def my_few_of_each(labels, k):
+    chosen = []
+    for label in labels.unique():
+        places = torch.where(labels == label)[0]
+        chosen.extend(places[:k].tolist())
+    return torch.tensor(chosen)
+""",
+        "✗ few_of_each: these are the right pictures class by class",
     ),
 ]
 
