@@ -59,9 +59,11 @@ def from_statistics(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Func
 
 
 def over(*dims: int, correction: int = 0) -> Function:
-    """Always x's own statistics, over some dimensions."""
+    """Right in evaluation; in training, with the statistics over some dimensions."""
     return lambda x, mean, var, training: (
         (x - x.mean(dims, keepdim=True)) / (x.var(dims, correction=correction, keepdim=True) + 1e-5).sqrt()
+        if training
+        else F.batch_norm(x, mean, var)
     )
 
 
@@ -72,7 +74,7 @@ def over(*dims: int, correction: int = 0) -> Function:
             x, mean, var
         ),
         "these are the batch's own statistics: use the running ones, which do not depend on an image's neighbours": (
-            over(0, 2, 3)
+            lambda x, mean, var, training: F.batch_norm(x, None, None, training=True)
         ),
         "each image is normalised by itself: one mean for a channel, over the images too, dim=(0, 2, 3)": over(2, 3),
         "each place has its own mean: a channel has one for all its places, dim=(0, 2, 3)": over(0),
