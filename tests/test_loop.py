@@ -151,7 +151,7 @@ RECIPE = loop.Recipe(
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_an_epoch_is_the_loop_written_out(model, epoch):
-    """Second epoch included: the rates go on where the first one left them. Three steps an epoch; of six in all, 2.4 are for the warm-up."""
+    """Second epoch included: the rates go on where the first one left them. 0.4 · 6 steps, so 2, are for the warm-up."""
     loader = [batch() for _ in range(3)]
     by_hand = copy.deepcopy(model).train()
     steps = run_epoch(model.eval(), loader, RECIPE, epoch)
