@@ -9,6 +9,7 @@ help:
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make test     run all tests"
 	@echo "make bench    measure what the course promises about speed and accuracy"
+	@echo "make gpu      the same on a machine with an NVIDIA GPU, in at most twenty minutes"
 	@echo "make editions student, solution and nbgrader editions of the lessons, for a class"
 	@echo "make slides   the lessons as slides"
 	@echo "make site     the lessons as a web site"
@@ -40,6 +41,9 @@ site: .venv/teach.installed
 bench: .venv/test.installed
 	$(BIN)/python -m tools.bench
 
+gpu: .venv/lab.installed
+	$(BIN)/python -m tools.gpu build/gpu
+
 clean:
 	rm -rf .venv build
 
@@ -49,4 +53,4 @@ clean:
 	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"
 	touch $@
 
-.PHONY: help course lab test editions slides site bench clean
+.PHONY: help course lab test editions slides site bench gpu clean

@@ -2,7 +2,7 @@
 
 Ratios are medians over repeats in which both sides take turns in one process; memory is measured in processes of its
 own. With MINICLIP_TEST_ARCHIVE=path/of/cifar10_jpeg.tar.xz it also trains on those photos, which takes half an hour.
-The rows of a GPU need one.
+`make gpu` measures a GPU.
 """
 
 import io
@@ -68,7 +68,7 @@ def shapes_seconds() -> list[Row]:
     return [row("draw 20,000 shapes", seconds(lambda: make_shapes("train")), "s", "<= 5")]
 
 
-def unit_features(n: int, device: str = "cpu") -> list[Tensor]:
+def unit_features(n: int, device: str | torch.device = "cpu") -> list[Tensor]:
     """L2-normalised (n, 512) twice and a scale, all of which want gradients."""
     torch.manual_seed(0)
     image, text = F.normalize(torch.randn(2, n, 512, device=device), dim=-1)
@@ -267,32 +267,6 @@ def against_the_seed(archive: str) -> list[Row]:
     ]
 
 
-def gpu_rows(archive: str | None, out: Path) -> list[Row]:
-    inputs = unit_features(131_072, "cuda")
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-
-    def until_done() -> None:
-        forward_backward(chunked_clip_loss, inputs)
-        torch.cuda.synchronize()
-
-    took = seconds(until_done)
-    gigabytes = (torch.cuda.max_memory_allocated() - before) / 1e9
-    rows = [
-        row("GPU: chunked_clip_loss beyond the features, N = 131,072, D = 512", gigabytes, "GB", "<= 4"),
-        row("GPU: its time, forward and backward", took, "s"),
-    ]
-    if archive:
-        run = train(archive, out / "warm-up", epochs=1, device="cuda")
-        run = train(archive, out / "photos-gpu", device="cuda")
-        metrics = run.metrics or {}
-        rows += [
-            row("GPU: photos, top-1 on the test images", metrics["top1"], "", ">= 0.94"),
-            row("GPU: photos, training time after warm-up", metrics["train_seconds"], "s", "<= 30"),
-        ]
-    return rows
-
-
 def main() -> None:
     if sys.argv[1:2] == ["--memory"]:
         return peak_memory_of(sys.argv[2])
@@ -304,8 +278,6 @@ def main() -> None:
         rows += shapes_training(Path(folder))
         if archive:
             rows += photo_training(archive, Path(folder))
-        if torch.cuda.is_available():
-            rows += gpu_rows(archive, Path(folder))
     Path("build").mkdir(exist_ok=True)
     Path("build/bench.json").write_text(json.dumps(rows, indent=2) + "\n")
 
