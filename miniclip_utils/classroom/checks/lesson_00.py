@@ -5,11 +5,9 @@ from torch import Tensor
 
 from . import exercise
 
-ROWS = torch.tensor([[0.1, 0.7, -0.9, 0.2], [0.3, -0.2, 0.0, 0.9], [-0.5, -0.8, -0.4, -0.7]])
-
 
 @exercise(
-    inputs=lambda: [(row,) for row in ROWS],
+    inputs=lambda: [(torch.tensor(row),) for row in ([0.1, 0.7, -0.9, 0.2], [0.3, -0.2, 0, 0.9], [-0.5, -0.8, -0.4, -0.7])],
     mistakes={
         "these are the value and its place, both: choose with .indices": lambda row: row.max(dim=0),
         "this is the similarity itself: return its place in the row": lambda row: row.max().item(),
@@ -23,30 +21,23 @@ def best_match(similarities: Tensor) -> int:
     return numbers.index(max(numbers))
 
 
-def draw_features() -> tuple[Tensor, Tensor]:
-    """Pictures, and texts of very different lengths."""
-    lengths = torch.linspace(0.2, 5, 30)[torch.randperm(30), None]
-    return torch.randn(30, 6), lengths * torch.randn(30, 6)
-
-
-def cosines(image: Tensor, text: Tensor) -> Tensor:
-    return torch.cosine_similarity(image[:, None], text[None], dim=2)
+def cosines(images: Tensor, texts: Tensor) -> Tensor:
+    return torch.cosine_similarity(images[:, None], texts, dim=2)
 
 
 @exercise(
-    inputs=draw_features,
+    # The lengths of the texts are very different.
+    inputs=lambda: (torch.randn(30, 6), torch.randn(30, 6) * torch.linspace(0.2, 5, 30)[torch.randperm(30), None]),
     mistakes={
-        "the texts have no unit length, so the longest ones win": lambda image, text: (image @ text.T).argmax(dim=1),
-        "this is the best picture for each text: each *picture* chooses a text here": lambda image, text: cosines(
-            image, text
-        ).argmax(dim=0),
-        "this is the least similar text": lambda image, text: cosines(image, text).argmin(dim=1),
+        "the texts have no unit length, so the longest ones win": lambda i, t: (i @ t.T).argmax(1),
+        "this is the best picture for each text: each *picture* chooses a text here": lambda i, t: cosines(i, t).argmax(0),
+        "this is the least similar text": lambda i, t: cosines(i, t).argmin(1),
         "these are the cosines: return the place of the largest in each row": cosines,
-        "these are the largest cosines: return their places": lambda image, text: cosines(image, text).amax(dim=1),
-        "the norm is taken over the pictures (dim=0): each row, one vector, needs length 1": lambda image, text: (
-            (image / image.norm(dim=0)) @ (text / text.norm(dim=0)).T
-        ).argmax(dim=1),
+        "these are the largest cosines: return their places": lambda i, t: cosines(i, t).amax(1),
+        "the norm is taken over the pictures (dim=0): each row, one vector, needs length 1": lambda i, t: (
+            (i / i.norm(dim=0)) @ (t / t.norm(dim=0)).T
+        ).argmax(1),
     },
 )
 def nearest_text(image_features: Tensor, text_features: Tensor) -> Tensor:
-    return cosines(image_features, text_features).argmax(dim=1)
+    return cosines(image_features, text_features).argmax(1)

@@ -1,7 +1,7 @@
 """Checks of lesson 03: words to numbers, attention, masks, the encoder block, where the feature is read, its length."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,24 +14,18 @@ from . import Function, exercise, solved
 NUMBER = {"[PAD]": PAD, "[UNK]": UNK, "[SOS]": SOS, "[EOS]": EOS, ".": 4, "a": 5, "circle": 6, "red": 7}
 
 
-def in_row(look_up: Callable[[str, dict[str, int]], list[Any]]) -> Function:
-    """Some way to look up the words, a text and the numbers of words → its numbers; and then the right row."""
+def row(
+    look_up: Callable[[dict[str, int], str], Any] = lambda number, word: number.get(word, UNK),
+    split: Callable[[str], Iterable[str]] = split_words,
+    lay_out: Callable[[list[Any], int], list[Any]] = lambda words, room: [SOS, *words, EOS] + [PAD] * room,
+) -> Function:
+    """Splits a text, looks each word up and lays the numbers out, with some room left in the row."""
 
-    def row(text: str, number: dict[str, int], context_length: int) -> list[Any]:
-        numbers = [SOS, *look_up(text, number), EOS]
-        return numbers + [PAD] * (context_length - len(numbers))
-
-    return row
-
-
-def of_words(lay_out: Callable[[list[int], int], list[int]]) -> Function:
-    """The right numbers of the words; and then some row: these and the places left for padding → the row."""
-
-    def row(text: str, number: dict[str, int], context_length: int) -> list[int]:
-        numbers = [number.get(word, UNK) for word in split_words(text)]
+    def encode(text: str, number: dict[str, int], context_length: int) -> list[Any]:
+        numbers = [look_up(number, word) for word in split(text)]
         return lay_out(numbers, context_length - 2 - len(numbers))
 
-    return row
+    return encode
 
 
 def as_list(function: Function, text: str, number: dict[str, int], context_length: int) -> object:
@@ -43,40 +37,32 @@ def as_list(function: Function, text: str, number: dict[str, int], context_lengt
     inputs=lambda: [(text, NUMBER, 7) for text in ("A red circle.", "a purple circle", "red")],
     outcome=as_list,
     mistakes={
-        "a word became None: what `get` returns for an unknown word is its second argument": in_row(
-            lambda text, number: [number.get(word) for word in split_words(text)]
+        "a word became None: what `get` returns for an unknown word is its second argument": row(dict.get),
+        "it holds the text 'a': look up its number": row(lambda number, word: word),
+        "the captions have [15, 17, 7] numbers, one for each letter: each needs 7, the `context_length` here": (
+            row(split=list)
         ),
-        "it holds the text 'a': look up its number": in_row(lambda text, number: split_words(text)),
-        "the captions have [15, 17, 7] numbers, one for each letter: each needs 7, the `context_length` here": in_row(
-            lambda text, number: [number.get(letter, UNK) for letter in text]
+        "the captions have [6, 5, 3] numbers: fill each up with [PAD] to `context_length`, 7 here": (
+            row(lay_out=lambda words, room: [SOS, *words, EOS])
         ),
-        "the captions have [6, 5, 3] numbers: fill each up with [PAD] to `context_length`, 7 here": of_words(
-            lambda words, room: [SOS, *words, EOS]
+        "the unknown word became [PAD], which the tower does not see: it is [UNK]": row(lambda n, word: n.get(word, PAD)),
+        "the unknown word is left out: it becomes [UNK], so that the tower knows of a gap": (
+            row(split=lambda text: filter(NUMBER.get, split_words(text)))
         ),
-        "the unknown word became [PAD], which the tower does not see: it is [UNK]": in_row(
-            lambda text, number: [number.get(word, PAD) for word in split_words(text)]
+        "[EOS] is missing after the last word": row(lay_out=lambda words, room: [SOS, *words] + [PAD] * (room + 1)),
+        "[SOS] is missing before the first word": row(lay_out=lambda words, room: [*words, EOS] + [PAD] * (room + 1)),
+        "[SOS] and [EOS] are missing around the words": row(lay_out=lambda words, room: words + [PAD] * (room + 2)),
+        "[EOS] stands after the padding: it belongs right after the last word": (
+            row(lay_out=lambda words, room: [SOS, *words] + [PAD] * room + [EOS])
         ),
-        "the unknown word is left out: it becomes [UNK], so that the tower knows of a gap": in_row(
-            lambda text, number: [number[word] for word in split_words(text) if word in number]
+        "the padding stands in front: it belongs after [EOS]": (
+            row(lay_out=lambda words, room: [PAD] * room + [SOS, *words, EOS])
         ),
-        "[EOS] is missing after the last word": of_words(lambda words, room: [SOS, *words] + [PAD] * (room + 1)),
-        "[SOS] is missing before the first word": of_words(lambda words, room: [*words, EOS] + [PAD] * (room + 1)),
-        "[SOS] and [EOS] are missing around the words": of_words(lambda words, room: words + [PAD] * (room + 2)),
-        "[EOS] stands after the padding: it belongs right after the last word": of_words(
-            lambda words, room: [SOS, *words] + [PAD] * room + [EOS]
+        "it is filled up with [UNK]: the end of a caption is [PAD], which the mask hides": (
+            row(lay_out=lambda words, room: [SOS, *words, EOS] + [UNK] * room)
         ),
-        "the padding stands in front: it belongs after [EOS]": of_words(
-            lambda words, room: [PAD] * room + [SOS, *words, EOS]
-        ),
-        "it is filled up with [UNK]: the end of a caption is [PAD], which the mask hides": of_words(
-            lambda words, room: [SOS, *words, EOS] + [UNK] * room
-        ),
-        "the full stop sticks to its word, which is then unknown: use `split_words`": in_row(
-            lambda text, number: [number.get(word, UNK) for word in text.lower().split()]
-        ),
-        "capitals and the full stop make words unknown: use `split_words`": in_row(
-            lambda text, number: [number.get(word, UNK) for word in text.split()]
-        ),
+        "the full stop sticks to its word, which is then unknown: use `split_words`": row(split=lambda t: t.lower().split()),
+        "capitals and the full stop make words unknown: use `split_words`": row(split=str.split),
     },
 )
 def encode(text: str, number: dict[str, int], context_length: int) -> list[int]:
@@ -98,54 +84,37 @@ def scores(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.mT / math.sqrt(q.shape[-1])
 
 
-def masked(weigh: Callable[[Tensor, Tensor], Tensor]) -> Function:
-    """Attention that is right without a mask.
+def attend(scale: float = 8**-0.5, dim: int = -1) -> Function:
+    """Attention without a mask."""
+    return lambda q, k, v, mask: (scale * q @ k.mT).softmax(dim) @ v
 
-    Args:
-        weigh: scores and a mask → weights.
-    """
-    return lambda q, k, v, mask: (scores(q, k).softmax(-1) if mask is None else weigh(scores(q, k), mask)) @ v
+
+def masked(hide: Callable[[Tensor, Tensor], Tensor]) -> Function:
+    """Attention that is right without a mask, and hides scores by one: scores and a mask → what the softmax takes."""
+    return lambda q, k, v, mask: (scores(q, k) if mask is None else hide(scores(q, k), mask)).softmax(-1) @ v
 
 
 @exercise(
     inputs=draw_attention,
     mistakes={
-        "the scaling is missing: divide the scores by the root of the head's width": lambda q, k, v, mask: (
-            (q @ k.mT).softmax(-1) @ v
+        "the scaling is missing: divide the scores by the root of the head's width": attend(scale=1),
+        "the scores are divided by the width: divide by its root": attend(scale=1 / 8),
+        "the scores are divided by the root of the length: it is the root of the head's width": attend(scale=5**-0.5),
+        "the scaling comes after the softmax: scale the scores, or the weights do not add up to 1": (
+            lambda q, k, v, mask: (q @ k.mT).softmax(-1) / math.sqrt(8) @ v
         ),
-        "the scores are divided by the width: divide by its root": lambda q, k, v, mask: (
-            (q @ k.mT / q.shape[-1]).softmax(-1) @ v
-        ),
-        "the scores are divided by the root of the length: it is the root of the head's width": lambda q, k, v, mask: (
-            (q @ k.mT / math.sqrt(q.shape[-2])).softmax(-1) @ v
-        ),
-        "the scaling comes after the softmax: scale the scores, or the weights do not add up to 1": lambda q, k, v, mask: (
-            (q @ k.mT).softmax(-1) / math.sqrt(q.shape[-1]) @ v
-        ),
-        "the softmax runs over the queries (dim=-2): the weights of each query, a row, must add up to 1": (
-            lambda q, k, v, mask: scores(q, k).softmax(-2) @ v
-        ),
-        "the softmax is missing: the weights of a row must be positive and add up to 1": lambda q, k, v, mask: (
-            scores(q, k) @ v
-        ),
-        "queries and keys are swapped: the rows of the scores are queries": lambda q, k, v, mask: (
-            scores(k, q).softmax(-1) @ v
-        ),
+        "the softmax runs over the queries (dim=-2): the weights of each query, a row, must add up to 1": attend(dim=-2),
+        "the softmax is missing: the weights of a row must be positive and add up to 1": lambda q, k, v, m: scores(q, k) @ v,
+        "queries and keys are swapped: the rows of the scores are queries": lambda q, k, v, m: attend()(k, q, v, m),
         "these are the weights: mix the values with them": lambda q, k, v, mask: scores(q, k).softmax(-1),
         "the keys are mixed: the weights mix the values": lambda q, k, v, mask: scores(q, k).softmax(-1) @ k,
-        "the mask is not used": masked(lambda scores, mask: scores.softmax(-1)),
-        "the mask is turned round: True is where a query may look": masked(
-            lambda scores, mask: scores.masked_fill(mask, -math.inf).softmax(-1)
+        "the mask is not used": attend(),
+        "the mask is turned round: True is where a query may look": masked(lambda s, m: s.where(~m, -math.inf)),
+        "the mask comes after the softmax: the weights that are left no longer add up to 1": (
+            lambda q, k, v, mask: (scores(q, k).softmax(-1) * (1 if mask is None else mask)) @ v
         ),
-        "the mask comes after the softmax: the weights that are left no longer add up to 1": masked(
-            lambda scores, mask: scores.softmax(-1) * mask
-        ),
-        "hidden scores are set to 0, and exp(0) = 1 is a weight like others: set them to −inf": masked(
-            lambda scores, mask: (scores * mask).softmax(-1)
-        ),
-        "the mask is transposed: its rows are queries, its columns keys": masked(
-            lambda scores, mask: scores.masked_fill(~mask.mT, -math.inf).softmax(-1)
-        ),
+        "hidden scores are set to 0, and exp(0) = 1 is a weight like others: set them to −inf": masked(lambda s, m: s * m),
+        "the mask is transposed: its rows are queries, its columns keys": masked(lambda s, m: s.where(m.mT, -math.inf)),
     },
 )
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -162,16 +131,14 @@ def mask_or_type(function: Function, argument: Tensor | int) -> object:
 
 def of_other_types(mask: Function) -> dict[str, Function]:
     """The mistakes in the type of a mask."""
-
-    def cast(dtype: torch.dtype) -> Function:
-        return lambda argument: mask(argument).to(dtype)
-
     return {
         "this is the additive kind of mask, 0 and −inf: `MultiHeadAttention` takes True and False": lambda argument: (
             mask(argument).float().log()
         ),
         **{
-            f"it is of type {dtype}: a mask is torch.bool, as a comparison returns it": cast(dtype)
+            f"it is of type {dtype}: a mask is torch.bool, as a comparison returns it": lambda argument, dtype=dtype: mask(
+                argument
+            ).to(dtype)
             for dtype in (torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8)
         },
     }
@@ -190,15 +157,11 @@ def keys(visible: Tensor) -> Tensor:
         "it is turned round, True at the padding as `nn.MultiheadAttention` wants it: here True is what may be seen": (
             lambda tokens: keys(tokens == PAD)
         ),
-        "its shape is (N, L), which does not fit (N, num_heads, L, L): add axes for heads and queries": lambda tokens: (
-            tokens != PAD
-        ),
+        "its shape is (N, L), which does not fit (N, num_heads, L, L): add axes for heads and queries": lambda t: t != PAD,
         "it lacks an axis: (N, 1, L) is taken for (1, N, L), and texts are mixed up with heads": lambda tokens: (
             tokens != PAD
         )[:, None, :],
-        "it hides padding as queries (rows): hide it as keys (columns), the last axis": lambda tokens: (tokens != PAD)[
-            :, None, :, None
-        ],
+        "it hides padding as queries (rows): hide it as keys (columns), the last axis": lambda t: keys(t != PAD).mT,
         "it hides [UNK] too: an unknown word is not padding": lambda tokens: keys((tokens != PAD) & (tokens != UNK)),
         "it hides the special tokens too: only [PAD] is padding": lambda tokens: keys(tokens > EOS),
         "it hides [EOS] too: only [PAD] is padding": lambda tokens: keys((tokens != PAD) & (tokens != EOS)),
@@ -335,35 +298,32 @@ def layer_norm(rows: Tensor) -> Tensor:
     return F.layer_norm(rows, rows.shape[1:])
 
 
+def ending(finish: Callable[[Tensor], Tensor]) -> Function:
+    """The right LayerNorm and projection, and then `finish`."""
+    return lambda x, norm, w: finish(norm(x) @ w)
+
+
 @exercise(
     inputs=draw_feature,
     mistakes={
         "the L2 norm is missing: after the projection the vectors have any length": lambda x, norm, w: norm(x) @ w,
         "the LayerNorm is missing: it comes before the projection": lambda x, norm, w: unit(x @ w),
         "LayerNorm and L2 norm are both missing": lambda x, norm, w: x @ w,
-        "a LayerNorm stands where the L2 norm belongs: it gives length √D, not 1": lambda x, norm, w: layer_norm(
-            norm(x) @ w
+        "a LayerNorm stands where the L2 norm belongs: it gives length √D, not 1": ending(layer_norm),
+        "it is a LayerNorm of the projection: L2 belongs there, and the LayerNorm before it": (
+            lambda x, norm, w: layer_norm(x @ w)
         ),
-        "it is a LayerNorm of the projection: L2 belongs there, and the LayerNorm before it": lambda x, norm, w: layer_norm(
-            x @ w
-        ),
-        "there is a LayerNorm after the projection too: it shifts the mean, and so the direction": lambda x, norm, w: unit(
-            layer_norm(norm(x) @ w)
+        "there is a LayerNorm after the projection too: it shifts the mean, and so the direction": (
+            ending(lambda rows: unit(layer_norm(rows)))
         ),
         "a softmax stands where the L2 norm belongs: all coordinates turn positive, and no two vectors can point "
-        "in opposite directions": lambda x, norm, w: (norm(x) @ w).softmax(dim=1),
-        "a softmax squeezes the vector before the L2 norm: all coordinates turn positive": lambda x, norm, w: unit(
-            (norm(x) @ w).softmax(dim=1)
+        "in opposite directions": ending(lambda rows: rows.softmax(1)),
+        "a softmax squeezes the vector before the L2 norm: all coordinates turn positive": (
+            ending(lambda rows: unit(rows.softmax(1)))
         ),
-        "the L2 norm comes before the projection, which then changes the lengths again": lambda x, norm, w: (
-            unit(norm(x)) @ w
-        ),
-        "the norm is taken over the batch (dim=0): each row needs length 1 of its own": lambda x, norm, w: (
-            unit((norm(x) @ w).T).T
-        ),
-        "it is divided by the squared length: divide by the length": lambda x, norm, w: (
-            unit(norm(x) @ w) / (norm(x) @ w).norm(dim=1, keepdim=True)
-        ),
+        "the L2 norm comes before the projection, which then changes the lengths again": lambda x, n, w: unit(n(x)) @ w,
+        "the norm is taken over the batch (dim=0): each row needs length 1 of its own": ending(lambda y: unit(y.T).T),
+        "it is divided by the squared length: divide by the length": ending(lambda y: y / y.square().sum(1, keepdim=True)),
     },
 )
 def text_embedding(x: Tensor, norm: nn.LayerNorm, text_weight: Tensor) -> Tensor:
