@@ -1,13 +1,14 @@
-"""Runs on disk: weights in safetensors, the rest in JSON. Nothing is pickled, and nothing is ever half written."""
+"""Runs on disk: weights in safetensors, all else in JSON, nothing in pickles.
+
+A file that cannot be written is a `UserError`, see `write_file`; the one that was there is kept.
+"""
 
 import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -16,15 +17,16 @@ from torch import Tensor
 
 from .device import find_device
 from .errors import UserError
+from .files import read_json, write_file, write_json
 from .model import MiniCLIP, ModelConfig
 from .tokenizer import WordTokenizer
 
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"  # those that come with the course
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"  # of the runs that come with the course
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run was started with: `config.json`."""
+    """The settings that a run was started with: `config.json`."""
 
     dataset: str
     preset: str
@@ -39,7 +41,7 @@ class RunConfig:
 
 @dataclass
 class Run:
-    """A trained model and what it takes to use it. `metrics` is None until training has ended."""
+    """A model with its tokenizer and settings. `metrics` is None until training has ended."""
 
     model: MiniCLIP
     tokenizer: WordTokenizer
@@ -144,19 +146,31 @@ def load_weights(model: MiniCLIP, tensors: dict[str, Tensor], path: Path) -> Non
     """Copies tensors into the model.
 
     Raises:
-        UserError: a name is missing or not known, or a shape differs; it is named.
+        UserError: see `match_tensors`.
     """
-    own = model.state_dict()
-    for name in sorted(own.keys() | tensors.keys()):
-        if name not in tensors or name not in own:
-            problem = "lacks" if name not in tensors else "has, but the config does not know,"
-            raise UserError(f"{str(path)!r} {problem} the weights {name!r}: it belongs to another config.json")
-        if own[name].shape != tensors[name].shape:
-            raise UserError(
-                f"{str(path)!r} has {name!r} in shape {tuple(tensors[name].shape)}, and the config wants "
-                f"{tuple(own[name].shape)}: it belongs to another config.json"
-            )
+    match_tensors(model.state_dict(), tensors, repr(str(path)), "config.json")
     model.load_state_dict(tensors)
+
+
+def match_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str, config: str) -> None:
+    """Compares the names and shapes of given tensors with a model's own.
+
+    Args:
+        where, config: for the message, the source of the given tensors and of the model's architecture.
+
+    Raises:
+        UserError: a tensor is missing, not known, or of another shape; it is named.
+    """
+    for name in sorted(own.keys() | given.keys()):
+        if name not in given:
+            problem = f"lacks {name!r}"
+        elif name not in own:
+            problem = f"has {name!r}, which {config} does not know"
+        elif own[name].shape != given[name].shape:
+            problem = f"has {name!r} in shape {tuple(given[name].shape)}, and {config} wants {tuple(own[name].shape)}"
+        else:
+            continue
+        raise UserError(f"{where} {problem}: it is not whole, or of another model than {config}")
 
 
 def write_config(config: RunConfig, folder: Path) -> None:
@@ -183,9 +197,13 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file. A pickle, or half a file, is refused unread."""
+    """Reads a safetensors file.
+
+    Raises:
+        UserError: it is missing, or not a whole safetensors file; a pickle is refused without unpickling it.
+    """
     try:
-        with open(path, "rb"):  # safetensors says of a file that may not be read that there is none
+        with open(path, "rb"):  # safetensors would call a file without read permission missing
             return safetensors.torch.load_file(path)
     except FileNotFoundError as error:
         raise UserError(f"there are no weights {str(path)!r}: the run has not finished its first epoch") from error
@@ -193,59 +211,33 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{str(path)!r} is not a whole safetensors file ({error}): train again or restore it") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"there is no {str(path)!r}: {str(path.parent)!r} is not the folder of a run") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{str(path)!r} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{str(path)!r} must hold one JSON object")
-    return content
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value <= 10_000  # a larger one would ask for all memory
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON object."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_file(path, text.encode(errors="backslashreplace"))  # bytes of a name that are no UTF-8 become JSON's \udc..
+FITS: dict[Any, Callable[[Any], bool]] = {  # type of a field → whether a value read from JSON fits it
+    int: _is_size,
+    int | None: lambda value: value is None or isinstance(value, int),
+    bool: lambda value: isinstance(value, bool),
+    str: lambda value: isinstance(value, str),
+    tuple[int, ...]: lambda value: isinstance(value, tuple) and all(map(_is_size, value)),
+    tuple[str, ...]: lambda value: isinstance(value, tuple) and all(isinstance(item, str) for item in value),
+    dict[str, Any]: lambda value: isinstance(value, dict),
+    ModelConfig: lambda value: isinstance(value, ModelConfig),
+}
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Replaces a file in one step: after a crash or on a full disk the old file is still there, whole.
-
-    Raises:
-        UserError: the disk is full, or the folder may not be written to.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {str(path)!r} ({error.strerror}): the file that was there is kept") from error
-    finally:  # also after Ctrl-C; nothing is left to delete once the file is in its place
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _check_types(config: Any) -> None:
-    """Raises a TypeError that names a field of a dataclass if it is not of its type, or a size that no model has."""
-    for name, kind in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        fits = isinstance(value, kind if isinstance(kind, UnionType) else get_origin(kind) or kind)
-        items = value if isinstance(value, tuple) else (value,)
-        if fits and get_origin(kind) is tuple:
-            fits = all(isinstance(item, get_args(kind)[0]) for item in items)
-        if not fits or name != "seed" and any(isinstance(item, int) and not 0 <= item <= 100_000 for item in items):
-            raise TypeError(f"{name!r} cannot be {value!r}")
+def _check_types(config: RunConfig | ModelConfig) -> None:
+    """Raises a TypeError that names a field of another type, or a size that no model has."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        fits = isinstance(value, int) if field.name == "seed" else FITS[field.type](value)
+        if not fits:
+            raise TypeError(f"{field.name!r} cannot be {value!r}")
 
 
 def _tuples(content: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows only lists."""
+    """Lists, the only sequences of JSON, as tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import UserError
 
-CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # the version that is not made of pickles
+CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"  # the version without pickles
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 
 
@@ -24,42 +24,49 @@ def data_folder() -> Path:
     return Path(os.path.expanduser(os.environ.get("MINICLIP_DATA") or "~/.cache/miniclip"))
 
 
-def load_cifar10(split: str, seed: int = 0) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    """One split; "validation" is a twentieth of each class of the 50,000 training images, picked by the seed.
+def load_cifar10(seed: int = 0) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple[str, ...]]:
+    """All splits; "validation" is a twentieth of each class of the 50,000 training images, picked by the seed.
 
     Returns:
-        images, uint8 (N, 3, 32, 32); labels, int64 (N,); the ten class names.
+        {"train": (images, labels), "validation": …, "test": …}, with images uint8 (N, 3, 32, 32) and labels int64 (N,);
+        and the ten class names.
 
     Raises:
         UserError: it cannot be downloaded, or the downloaded file was changed.
     """
+    contents: dict[str, bytes] = {}
     with tarfile.open(download_cifar10()) as archive:
-        contents = {PurePosixPath(file.name).name: archive.extractfile(file) for file in archive if file.isfile()}
+        for member in archive:
+            if file := archive.extractfile(member):
+                contents[PurePosixPath(member.name).name] = file.read()
+    class_names = tuple(contents["batches.meta.txt"].decode().split())
+    images, labels = _decode(b"".join(contents[f"data_batch_{number}.bin"] for number in range(1, 6)))
+    generator = torch.Generator().manual_seed(seed)
+    is_validation = torch.zeros(len(labels), dtype=torch.bool)
+    for label in range(len(class_names)):
+        (of_class,) = torch.where(labels == label)
+        order = torch.randperm(len(of_class), generator=generator)
+        is_validation[of_class[order[: len(order) // 20]]] = True
+    splits = {
+        "train": (images[~is_validation], labels[~is_validation]),
+        "validation": (images[is_validation], labels[is_validation]),
+        "test": _decode(contents["test_batch.bin"]),
+    }
+    return splits, class_names
 
-        def read(name: str) -> bytes:
-            file = contents[name]
-            return file.read() if file else b""
 
-        class_names = tuple(read("batches.meta.txt").decode().split())
-        parts = ["test_batch.bin"] if split == "test" else [f"data_batch_{number}.bin" for number in range(1, 6)]
-        raw = b"".join(read(part) for part in parts)
-    # Each record is one byte for the label, and then the red, the green and the blue bytes of the pixels.
-    records = torch.from_numpy(np.frombuffer(raw, dtype=np.uint8).reshape(-1, 1 + 3 * 32 * 32).copy())
-    labels, images = records[:, 0].long(), records[:, 1:].reshape(-1, 3, 32, 32)
-    if split != "test":
-        generator = torch.Generator().manual_seed(seed)
-        is_validation = torch.zeros(len(labels), dtype=torch.bool)
-        for label in range(len(class_names)):
-            (of_class,) = torch.where(labels == label)
-            order = torch.randperm(len(of_class), generator=generator)
-            is_validation[of_class[order[: len(order) // 20]]] = True
-        chosen = is_validation if split == "validation" else ~is_validation
-        images, labels = images[chosen], labels[chosen]
-    return images, labels, class_names
+def _decode(content: bytes) -> tuple[Tensor, Tensor]:
+    """Records of one byte for the label, and then the red, the green and the blue bytes of the pixels."""
+    records = torch.from_numpy(np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + 3 * 32 * 32).copy())
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long()
 
 
 def download_cifar10() -> Path:
-    """The path of the archive, downloaded if it is not there yet, once however many processes ask for it."""
+    """The path of the archive, downloaded if it is not there yet, once however many processes ask for it.
+
+    Raises:
+        UserError: it cannot be downloaded or kept, or the file that is there was changed.
+    """
     archive = data_folder() / "cifar-10-binary.tar.gz"
     timeout = socket.getdefaulttimeout()
     try:
@@ -67,7 +74,7 @@ def download_cifar10() -> Path:
             archive.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{archive}.lock"):
                 if not archive.exists():
-                    socket.setdefaulttimeout(60)  # else a firewall that swallows packets would hang it for ever
+                    socket.setdefaulttimeout(60)  # seconds; without a limit a silent firewall would block for ever
                     torch.hub.download_url_to_file(CIFAR10_URL, str(archive), hash_prefix=CIFAR10_SHA256)
         if hashlib.sha256(archive.read_bytes()).hexdigest() != CIFAR10_SHA256:
             raise UserError(f"{str(archive)!r} is damaged: delete it, and it will be downloaded again")

@@ -1,4 +1,4 @@
-"""Which hardware there is, and what it is good at."""
+"""The hardware of this machine: which device to use, and what it does fast."""
 
 import platform
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
     """
     try:
         device = torch.device(name or fastest_device())
-        torch.zeros(1, device=device).item()  # which "meta", whose tensors hold no numbers, cannot give
+        torch.zeros(1, device=device).item()  # fails for "meta" too, whose tensors hold no numbers
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0]
         raise UserError(f"the device {str(name)!r} cannot be used here ({reason}): try {fastest_device()!r}") from error
@@ -31,7 +31,7 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What to call the hardware in a report."""
+    """The name of the hardware, for a report."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""What to paste into a bug report: `python -m miniclip_utils.doctor`. It only prints, and sends nothing anywhere."""
+"""A description of the installation for bug reports: `python -m miniclip_utils.doctor`. It is printed, and sent nowhere."""
 
 import argparse
 import os
@@ -10,14 +10,15 @@ from pathlib import Path
 
 from .checkpoint import bundled_runs, load_run
 from .cifar10 import data_folder
+from .cli import run_command
 from .device import device_name, find_device, has_fast_bfloat16
-from .errors import UserError, run_command
+from .errors import UserError
 
 PACKAGES = ("miniclip-utils", "torch", "torchvision", "numpy", "pillow", "matplotlib", "jupyterlab", "ipywidgets", "nbval")
 
 
 def report() -> list[tuple[str, str]]:
-    """What was found, as pairs of a topic and a finding."""
+    """(topic, finding) pairs."""
     device = find_device()
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     archive = data_folder() / "cifar-10-binary.tar.gz"

@@ -9,7 +9,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 from .errors import UserError
 
-# What a damaged archive, or a file in it, can raise: RuntimeError comes from links in a circle and from compression
-# that zipfile does not know, KeyError from a link that leads nowhere.
+# A damaged archive, or a damaged file in it, can raise any of these: RuntimeError comes from links in a circle and from
+# compression that zipfile does not know, KeyError from a link that leads nowhere.
 UNREADABLE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError, RuntimeError, KeyError)
 
 
@@ -45,40 +45,61 @@ class ImageFiles:
         if not str(path):  # else it would be the working folder
             raise UserError("the name of the folder or archive of images is empty: give it one")
         self.path = Path(os.path.expanduser(path))
-        self.open: Callable[[str], IO[bytes]]
+        if not os.path.exists(self.path):  # unlike Path's, never an OSError, such as for a name that is too long
+            raise UserError(f"there is no file or folder {str(self.path)!r}: check the path")
         try:
-            if self.path.is_dir():
-                members = dict(below(self.path))
-                self.open = lambda name: (self.path / name).open("rb")
-            elif zipfile.is_zipfile(self.path):
-                zip_archive = zipfile.ZipFile(self.path)
-                zip_infos = {self._inside(info.filename): info for info in zip_archive.infolist()}
-                if any(info.flag_bits & 1 for info in zip_infos.values()):
-                    raise UserError(f"{str(self.path)!r} is encrypted: unpack it, and give the folder instead")
-                members = {name: info.is_dir() for name, info in zip_infos.items()}
-                self.open = lambda name: zip_archive.open(zip_infos[name])
-            elif self.path.is_file():
-                tar_archive = tarfile.open(self.path, tarinfo=TarHeader)  # noqa: SIM115 (read until the object goes)
-                tar_infos = {self._inside(info.name): info for info in tar_archive if not info.isdev()}
-                members = {name: info.isdir() for name, info in tar_infos.items()}
-                self.open = lambda name: tar_archive.extractfile(tar_infos[name]) or io.BytesIO()
-            else:
-                raise UserError(f"there is no file or folder {str(self.path)!r}: check the path")
+            kind = FolderSource if self.path.is_dir() else ZipSource if zipfile.is_zipfile(self.path) else TarSource
+            self._source: FolderSource | ZipSource | TarSource = kind(self.path)
         except UNREADABLE as error:
             reason = str(error).partition("\n")[0].rstrip(":")
             raise UserError(
                 f"cannot read {str(self.path)!r} ({reason}): it must be a folder or a whole .tar, .tar.gz, .tar.xz or .zip"
             ) from error
-        visible = [(name, is_folder) for name, is_folder in members.items() if name != "." and not is_hidden(name)]
+        members = self._source.members.items()
+        visible = [(name, is_folder) for name, is_folder in members if name != "." and not is_hidden(name)]
         self.files = [name for name, is_folder in visible if not is_folder]
         self.folders = [name for name, is_folder in visible if is_folder]
 
-    def _inside(self, name: str) -> str:
-        """The name of an archive's member, tidied."""
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name:
-            raise UserError(f"{str(self.path)!r} holds {name!r}, which points outside of it: do not trust this archive")
-        return str(path)
+    def open(self, name: str) -> IO[bytes]:
+        """Opens one of `files` for reading; one that is damaged raises one of `UNREADABLE`."""
+        return self._source.open(name)
+
+
+class FolderSource:
+    """A folder. `members` tells of each relative name whether it is a folder; the archives below have the same."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.members = dict(walk_files(path))
+
+    def open(self, name: str) -> IO[bytes]:
+        return (self.path / name).open("rb")
+
+
+class ZipSource:
+    """A .zip archive."""
+
+    def __init__(self, path: Path):
+        self.archive = zipfile.ZipFile(path)
+        self.infos = {_inside(path, info.filename): info for info in self.archive.infolist()}
+        if any(info.flag_bits & 1 for info in self.infos.values()):
+            raise UserError(f"{str(path)!r} is encrypted: unpack it, and give the folder instead")
+        self.members = {name: info.is_dir() for name, info in self.infos.items()}
+
+    def open(self, name: str) -> IO[bytes]:
+        return self.archive.open(self.infos[name])
+
+
+class TarSource:
+    """A .tar archive, compressed or not. Devices in it are left out."""
+
+    def __init__(self, path: Path):
+        self.archive = tarfile.open(path, tarinfo=TarHeader)  # noqa: SIM115 (read until the object goes)
+        self.infos = {_inside(path, info.name): info for info in self.archive if not info.isdev()}
+        self.members = {name: info.isdir() for name, info in self.infos.items()}
+
+    def open(self, name: str) -> IO[bytes]:
+        return self.archive.extractfile(self.infos[name]) or io.BytesIO()
 
 
 class TarHeader(tarfile.TarInfo):
@@ -94,8 +115,20 @@ class TarHeader(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error}, the archive is damaged or not whole") from error
 
 
-def below(folder: Path) -> Iterator[tuple[str, bool]]:
-    """The relative names below a folder, sorted, each with whether it is a folder."""
+def _inside(archive: Path, name: str) -> str:
+    """The tidied name of an archive's member, which must not point outside of the archive."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise UserError(f"{str(archive)!r} holds {name!r}, which points outside of it: do not trust this archive")
+    return str(path)
+
+
+def walk_files(folder: Path) -> Iterator[tuple[str, bool]]:
+    """The relative names of all files and folders below a folder, sorted, each with whether it is a folder.
+
+    Raises:
+        OSError: a folder cannot be read, or is a link to one that holds it.
+    """
 
     def fail(error: OSError) -> None:
         raise error
@@ -110,12 +143,9 @@ def below(folder: Path) -> Iterator[tuple[str, bool]]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file is one of those that operating systems leave in folders."""
-    parts = PurePosixPath(name).parts
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1:] in [
-        ("Thumbs.db",),
-        ("desktop.ini",),
-    ]
+    """Whether a file is hidden, or lies in a hidden folder, or is one that operating systems leave behind."""
+    left_behind = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+    return any(part.startswith(".") or part in left_behind for part in PurePosixPath(name).parts)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -143,8 +173,6 @@ def read_image(file: str | Path | IO[bytes], image_size: int) -> Tensor:
                 square = ImageOps.fit(to_rgb(image), (image_size, image_size), Image.Resampling.BICUBIC)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {str(name)!r}: check the path") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{str(name)!r} is not an image but a folder: name the images in it") from error
     except Exception as error:  # a damaged file can raise almost anything in Pillow's decoders
         raise UserError(f"{str(name)!r} is not an image that can be read ({error})") from error
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
@@ -175,9 +203,10 @@ def read_images(
                     images[place[name]] = read_image(file, image_size)
             except (UserError, *UNREADABLE):
                 bad.append(name)
-    kept = [index for index, name in enumerate(names) if name not in bad]
+    unreadable = set(bad)
+    kept = [index for index, name in enumerate(names) if name not in unreadable]
     if bad:
-        problem = f"{len(bad)} of {len(names)} files in {str(source.path)!r} cannot be read as images: {listing(bad)}"
+        problem = f"{len(bad)} of {len(names)} files in {str(source.path)!r} cannot be read as images: {first_few(bad)}"
         if not kept:
             raise UserError(f"{problem}. None is left")
         if not skip_bad_images:
@@ -187,7 +216,7 @@ def read_images(
     return images, kept
 
 
-def listing(names: Iterable[str], most: int = 5) -> str:
+def first_few(names: Iterable[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checkpoint import Run, bundled_runs, load_run
-from .device import find_device
-from .errors import UserError, run_command
+from .cli import run_command
+from .errors import UserError
 from .evaluate import class_features, encode_images
-from .image_files import ImageFiles, listing, read_image, read_images
+from .image_files import ImageFiles, first_few, read_image, read_images
 from .tokenizer import split_words
 
 
@@ -34,7 +34,8 @@ def classify(
         for each image its likeliest labels, each as {"label", "probability", "similarity"}.
 
     Raises:
-        UserError: the labels are too few, empty, or read the same to this model; or no template, or one without `{}`.
+        UserError: the labels are too few, empty, too long, or read the same to this model; or there is no template, or
+            one without `{}`.
     """
     templates = run.config.templates[:1] if templates is None else templates
     check_labels(run, labels)
@@ -51,7 +52,11 @@ def classify(
 
 
 def check_labels(run: Run, labels: Sequence[str]) -> None:
-    """Refuses labels among which the model cannot choose."""
+    """Refuses labels among which the model cannot choose.
+
+    Raises:
+        UserError: there are fewer than two, or one is empty or too long, or two read the same.
+    """
     if len(labels) < 2:
         raise UserError(f"the model chooses among labels, and needs at least two: there are {len(labels)}")
     tokens: dict[tuple[int, ...], str] = {}
@@ -83,7 +88,7 @@ def text_query(run: Run, text: str) -> Tensor:
     """The L2-normalised feature (embed_dim,) of a text as it stands.
 
     Raises:
-        UserError: the text is empty, or the model knows none of its words.
+        UserError: the text is empty or too long, or none of its words is in the vocabulary.
     """
     if not text.strip():
         raise UserError("the text to look for is empty: describe a picture")
@@ -123,7 +128,7 @@ def main() -> None:
     if options.top < 1:
         raise UserError(f"--top {options.top} leaves no answer: give it 1 or more")
 
-    run = load_run(options.run, find_device(options.device))
+    run = load_run(options.run, options.device)
     labels = run.config.class_names if options.labels is None else options.labels
     unknown = run.tokenizer.unknown_words([*labels, *(options.template or []), options.find or ""])
     unknown = [word for word in unknown if word not in "{}"]
@@ -157,8 +162,8 @@ def is_same_file(path: Path, other: str | None) -> bool:
 
 
 def unknown_words_note(run: Run, unknown: Sequence[str]) -> str:
-    """What to tell a user who asks in words that the model never saw."""
-    known = listing((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
+    """A note for a user whose text has words that the model was not trained with."""
+    known = first_few((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
     return f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it. It knows: {known}"
 
 

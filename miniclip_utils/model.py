@@ -49,19 +49,6 @@ PRESETS = {
     "small": ModelConfig(),
     "medium": ModelConfig(resnet_stem_width=24, resnet_widths=(64, 128, 256)),
     "vit-small": ModelConfig(image_tower="vit"),
-    "vit-b-32": ModelConfig(
-        embed_dim=512,
-        image_size=224,
-        image_tower="vit",
-        vit_patch_size=32,
-        vit_width=768,
-        vit_layers=12,
-        vit_num_heads=12,
-        text_width=512,
-        text_layers=12,
-        text_num_heads=8,
-        text_eos=3,
-    ),
 }
 
 

@@ -13,16 +13,29 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .checkpoint import read_tensors
+from .checkpoint import match_tensors, read_tensors
 from .errors import UserError
-from .model import PRESETS, MiniCLIP, ModelConfig
+from .model import MiniCLIP, ModelConfig
 
 if TYPE_CHECKING:
     import open_clip  # an optional dependency, and slow to import
 
 VOCAB_SIZE, CONTEXT_LENGTH = 49_408, 77
 
-_VIT_B_32 = replace(PRESETS["vit-b-32"], text_eos=VOCAB_SIZE - 1, quick_gelu=True)
+_VIT_B_32 = ModelConfig(
+    embed_dim=512,
+    image_size=224,
+    image_tower="vit",
+    vit_patch_size=32,
+    vit_width=768,
+    vit_layers=12,
+    vit_num_heads=12,
+    text_width=512,
+    text_layers=12,
+    text_num_heads=8,
+    text_eos=VOCAB_SIZE - 1,
+    quick_gelu=True,
+)
 _VIT_L_14 = replace(
     _VIT_B_32,
     embed_dim=768,
@@ -40,7 +53,7 @@ CONFIGS = {
     "ViT-L/14@336px": replace(_VIT_L_14, image_size=336),
 }
 
-# Part of a name in the course's classes → in OpenAI's files. The order matters: what is left of a tower's name goes last.
+# Part of a name in the course's classes → in OpenAI's files. The order matters: the bare prefix of a tower comes last.
 RENAMED = {
     "image_encoder.patch_embedding": "visual.conv1",
     "image_encoder.class_token": "visual.class_embedding",
@@ -60,11 +73,11 @@ RENAMED = {
     ".mlp.0": ".mlp.c_fc",
     ".mlp.2": ".mlp.c_proj",
 }
-NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # three numbers that OpenAI's own files hold as well
+NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}  # three numbers in OpenAI's own files
 
 
 def openai_name(name: str) -> str:
-    """What OpenAI and open_clip call a tensor of `MiniCLIP.state_dict()`."""
+    """The name in OpenAI's and open_clip's files of a tensor of `MiniCLIP.state_dict()`."""
     for ours, theirs in RENAMED.items():
         name = name.replace(ours, theirs)
     return name
@@ -89,17 +102,9 @@ def from_state_dict(tensors: Mapping[str, Tensor], config: ModelConfig) -> MiniC
     for name in ("visual.proj", "text_projection"):
         own[name] = own[name].T  # theirs is a plain matrix (in, out), and nn.Linear's weight is (out, in)
     given = {name: tensor for name, tensor in tensors.items() if name not in NOT_WEIGHTS}
-    for name in sorted(own.keys() | given.keys()):
-        if name not in given:
-            raise UserError(f"the state dict lacks {name!r}: it is not whole, or of another model than the config")
-        if name not in own:
-            raise UserError(f"the state dict has {name!r}, which the config does not know: it is of another model")
-        if given[name].shape != own[name].shape:
-            raise UserError(
-                f"{name!r} has the shape {tuple(given[name].shape)}, and the config wants {tuple(own[name].shape)}: "
-                "it is of another model"
-            )
-        own[name].copy_(given[name])
+    match_tensors(own, given, "the state dict", "the config")
+    for name, tensor in own.items():
+        tensor.copy_(given[name])
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""Caption templates: what turns a class name into a sentence (paper §3.1.4)."""
+"""Caption templates, which turn a class name into a sentence (paper §3.1.4)."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ TEMPLATES = (
     "here is the {}.",
 )
 
-# Never trained: known words in new orders, to measure what wording alone does. None is longer than the longest above,
-# which sets how much a model can read.
+# Never trained: known words in new orders, to measure the effect of wording alone. None is longer than the longest above,
+# which sets the context length of a model.
 HELD_OUT_TEMPLATES = (
     "a photo of the {}.",
     "an image of a {}.",
@@ -28,7 +28,11 @@ def fill(template: str, names: Sequence[str]) -> list[str]:
 
 
 def check_templates(templates: Sequence[str]) -> None:
-    """Refuses what would give every class the same sentence: no template, or one without `{}`."""
+    """Refuses templates that would give every class the same sentence.
+
+    Raises:
+        UserError: there is no template, or one without `{}`.
+    """
     if not templates:
         raise UserError("there is no template: give one or more sentences with {} for the label")
     for template in templates:

@@ -104,7 +104,7 @@ def make_shapes(split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     Args:
         split: "train", "validation" or "test", of the 96 trained classes; "held_out", of the 32 others.
-        seed: an integer below 2**60 either way; another seed draws other scenes.
+        seed: another seed draws other scenes.
 
     Returns:
         images, uint8 (N, 3, 32, 32), and labels, int64 (N,), indices into `CLASS_NAMES`.

@@ -4,44 +4,27 @@ import argparse
 import json
 import math
 import os
-import platform
 import shlex
 import sys
-import time
-from dataclasses import asdict, fields, replace
-from importlib.metadata import version
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from .checkpoint import (
     Run,
-    RunConfig,
-    load_checkpoint,
-    new_run,
     read_config,
-    save_checkpoint,
-    save_model,
     write_config,
-    write_file,
-    write_json,
 )
-from .data import BatchLoader, ImageTextDataset, load_dataset, normalize
-from .device import device_name, find_device
-from .distributed import own_share, process_group, rank, world_size
-from .errors import UserError, run_command
-from .evaluate import zero_shot_accuracy
-from .image_encoder import ResNet, whiten_stem
-from .loop import RECIPES, Recipe, tokenize_captions, train_epoch
-from .model import PRESETS, MiniCLIP
-from .optimizers import make_optimizers
-from .prompts import fill
-from .tokenizer import WordTokenizer
-
-Splits = dict[str, ImageTextDataset]
+from .cli import run_command
+from .data import ImageTextDataset, load_splits
+from .device import find_device
+from .distributed import process_group, rank, world_size
+from .errors import UserError
+from .fit import fit, new_config
+from .loop import RECIPES, Recipe
+from .model import PRESETS
 
 
 def default_preset(dataset: str) -> str:
@@ -85,7 +68,7 @@ def train(
     if abs(seed) >= 2**42:  # each epoch has a seed of its own, about a million times larger
         raise UserError(f"the seed {seed} is too large: choose one below {2**42:,}")
     recipe = replace(RECIPES[preset], **changes)
-    splits = load_splits(dataset, PRESETS[preset].image_size, skip_bad_images)
+    splits = load_splits(dataset, PRESETS[preset].image_size, skip_bad_images=skip_bad_images)
     check_batches(recipe, splits["train"], dataset)
     config = new_config(dataset, preset, seed, recipe, splits["train"])
     if rank() == 0:
@@ -111,17 +94,11 @@ def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_i
         raise UserError(f"{str(out / 'config.json')!r} has a recipe that this version does not know: start anew elsewhere")
     if (out / "metrics.json").exists():
         raise UserError(f"the run {str(out)!r} has ended after its {config.recipe['epochs']} epochs: nothing is left to do")
-    splits = load_splits(config.dataset, config.model.image_size, skip_bad_images)
+    splits = load_splits(config.dataset, config.model.image_size, skip_bad_images=skip_bad_images)
     if splits["train"].class_names != config.class_names:
         raise UserError(f"{config.dataset!r} has other classes than when {str(out)!r} began: restore them, or start anew")
     check_batches(Recipe(**config.recipe), splits["train"], config.dataset)
     return fit(config, splits, out, device, resuming=(out / "checkpoint.safetensors").exists())
-
-
-def load_splits(dataset: str, image_size: int, skip_bad_images: bool) -> Splits:
-    """All splits of a dataset that a run needs, see `load_dataset`."""
-    names = ["train", "validation", "test"] + (["held_out"] if dataset == "shapes" else [])
-    return {name: load_dataset(dataset, name, image_size, skip_bad_images=skip_bad_images) for name in names}
 
 
 def check_batches(recipe: Recipe, training: ImageTextDataset, dataset: str) -> None:
@@ -136,135 +113,6 @@ def check_batches(recipe: Recipe, training: ImageTextDataset, dataset: str) -> N
         )
     if len(training) < 2 * world_size():
         raise UserError(f"{dataset!r} has too few training images: each process needs two or more")
-
-
-def new_config(dataset: str, preset: str, seed: int, recipe: Recipe, training: ImageTextDataset) -> RunConfig:
-    """All that fixes a run, the vocabulary of its captions included."""
-    captions = [caption for template in training.templates for caption in fill(template, training.class_names)]
-    tokenizer = WordTokenizer.from_captions(captions)
-    return RunConfig(
-        dataset=str(dataset),
-        preset=preset,
-        seed=seed,
-        model=PRESETS[preset],
-        recipe=asdict(recipe),
-        class_names=training.class_names,
-        templates=training.templates,
-        vocabulary=tokenizer.vocabulary,
-        context_length=tokenizer.context_length,
-    )
-
-
-def prepare(
-    config: RunConfig, training: ImageTextDataset, device: torch.device
-) -> tuple[Run, BatchLoader, list[torch.optim.Optimizer], Tensor]:
-    """A run before its first step: seeded weights with a whitened stem, its batches, optimizers and tokenised captions."""
-    recipe = Recipe(**config.recipe)
-    torch.manual_seed(config.seed)
-    run = new_run(config)
-    if isinstance(run.model.image_encoder, ResNet):
-        some = torch.randperm(len(training))[:5000]
-        whiten_stem(run.model.image_encoder, normalize(training.images[some]))
-    run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest
-    share = replace(training, images=own_share(training.images), labels=own_share(training.labels))
-    loader = BatchLoader(share, recipe.batch_size // world_size(), device, recipe.flip, recipe.shift)
-    optimizers = make_optimizers(run.model, recipe.learning_rate, recipe.convolution_learning_rate, recipe.weight_decay)
-    caption_tokens = tokenize_captions(run.tokenizer, config.class_names, config.templates).to(device)
-    return run, loader, optimizers, caption_tokens
-
-
-def fit(config: RunConfig, splits: Splits, out: Path, device: torch.device, resuming: bool) -> Run:
-    """Trains a run to its end, from its start or from its checkpoint, and writes it as it goes."""
-    recipe = Recipe(**config.recipe)
-    run, loader, optimizers, caption_tokens = prepare(config, splits["train"], device)
-    start: dict[str, Any] = {"epoch": 0, "seconds": 0.0, "log": []}
-    progress = load_checkpoint(run.model, optimizers, out) if resuming else start
-    for epoch in range(progress["epoch"], recipe.epochs):
-        started = time.perf_counter()
-        # Each epoch anew, so that a resumed one draws the same; and each process its own.
-        torch.manual_seed(config.seed * 1_000_003 + rank() * 10_007 + epoch + 1)
-        means = run_epoch(run.model, loader, optimizers, caption_tokens, recipe, epoch)
-        if not math.isfinite(means["loss"]):
-            raise UserError(
-                f"the loss is no longer a number in epoch {epoch + 1} of {str(out)!r}: the {epoch} epochs before it are "
-                "kept there; start anew in another folder with a smaller --learning-rate"
-            )
-        if rank() == 0:
-            means["validation_top1"] = zero_shot_accuracy(run, splits["validation"])
-            seconds = progress["seconds"] + time.perf_counter() - started
-            line = {"epoch": epoch + 1, "seconds": round(seconds, 2), **means}
-            progress = {"epoch": epoch + 1, "seconds": seconds, "log": [*progress["log"], line]}
-            save_checkpoint(run.model, optimizers, out, progress)
-            write_file(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in progress["log"]).encode())
-    run.model.eval()
-    if rank() == 0:
-        images = recipe.epochs * len(loader) * loader.batch_size * world_size()
-        finish(run, splits, out, device, progress["seconds"], images)
-    return run
-
-
-def run_epoch(
-    model: MiniCLIP,
-    loader: BatchLoader,
-    optimizers: list[torch.optim.Optimizer],
-    caption_tokens: Tensor,
-    recipe: Recipe,
-    epoch: int,
-) -> dict[str, Any]:
-    """Trains one epoch behind a progress bar. Returns a line for the log: means over the steps, and the speed."""
-    started = time.perf_counter()
-    losses, floors = [], []
-    steps = train_epoch(model, loader, optimizers, caption_tokens, recipe, epoch)
-    title = f"epoch {epoch + 1}/{recipe.epochs}"
-    bar = tqdm(steps, desc=title, total=len(loader), unit="batch", leave=False, disable=rank() > 0)
-    for loss, floor in bar:
-        losses.append(loss)
-        floors.append(floor)
-        images_per_second = len(losses) * loader.batch_size * world_size() / (time.perf_counter() - started)
-        if len(losses) % 10 == 0:  # to read a loss is to wait for the device
-            bar.set_postfix_str(f"loss above floor {loss - floor:.3f}, {images_per_second:.0f} images/s")
-            if not loss.isfinite():
-                break
-    loss_mean, floor_mean = torch.stack(losses).mean().item(), torch.stack(floors).mean().item()
-    return {
-        "loss": loss_mean,
-        "loss_above_floor": loss_mean - floor_mean,
-        "learning_rate": optimizers[0].param_groups[0]["lr"],
-        "image_size": recipe.image_size(epoch, model.config.image_size),
-        "logit_scale": model.logit_scale.exp().item(),
-        "images_per_second": round(images_per_second, 1),
-    }
-
-
-def finish(run: Run, splits: Splits, out: Path, device: torch.device, seconds: float, images: int) -> None:
-    """Measures a run on the test pictures after it was trained on so many images, and writes its weights and metrics."""
-    config = run.config
-    run.metrics = {
-        "dataset": config.dataset,
-        "command": command(config),
-        "top1": zero_shot_accuracy(run, splits["test"]),
-        "held_out_top1": zero_shot_accuracy(run, splits["held_out"]) if "held_out" in splits else None,
-        "train_seconds": round(seconds, 2),
-        "images_per_second": round(images / seconds, 1),
-        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
-        "device": device_name(device),
-        "processes": world_size(),
-        "seed": config.seed,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("torch", "miniclip-utils")}},
-    }
-    save_model(run.model, out)
-    write_json(out / "metrics.json", run.metrics)
-    (out / "checkpoint.safetensors").unlink(missing_ok=True)
-
-
-def command(config: RunConfig) -> str:
-    """The command line that repeats a run."""
-    launcher = "python" if world_size() == 1 else f"torchrun --nproc_per_node {world_size()}"
-    return (
-        f"{launcher} -m miniclip_utils.train --dataset {shlex.quote(config.dataset)} --preset {config.preset} "
-        f"--epochs {config.recipe['epochs']} --batch-size {config.recipe['batch_size']} "
-        f"--learning-rate {config.recipe['learning_rate']} --seed {config.seed}"
-    )
 
 
 def main() -> None:

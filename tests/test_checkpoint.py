@@ -23,9 +23,9 @@ from miniclip_utils.checkpoint import (
     save_checkpoint,
     save_model,
     write_config,
-    write_file,
 )
 from miniclip_utils.errors import UserError
+from miniclip_utils.files import write_file
 
 from .conftest import TINY
 
@@ -150,19 +150,21 @@ def change_weights(folder, change):
 
 def test_missing_weights_are_named(run, tmp_path):
     change_weights(tmp_path, lambda tensors: tensors.pop("text_projection.weight"))
-    with pytest.raises(UserError, match="lacks the weights 'text_projection.weight'"):
+    with pytest.raises(UserError, match="model.safetensors' lacks 'text_projection.weight': it is not whole"):
         load_run(tmp_path)
 
 
 def test_extra_weights_are_named(run, tmp_path):
     change_weights(tmp_path, lambda tensors: tensors.update(more=torch.zeros(1)))
-    with pytest.raises(UserError, match="the config does not know, the weights 'more'"):
+    with pytest.raises(UserError, match="model.safetensors' has 'more', which config.json does not know"):
         load_run(tmp_path)
 
 
 def test_misshapen_weights_are_named_with_both_shapes(run, tmp_path):
     edit_config(tmp_path, embed_dim=24)
-    with pytest.raises(UserError, match=r"'image_projection.weight' in shape \(16, 16\).* wants \(24, 16\)"):
+    with pytest.raises(
+        UserError, match=r"has 'image_projection.weight' in shape \(16, 16\), and config.json wants \(24, 16\)"
+    ):
         load_run(tmp_path)
 
 
@@ -315,7 +317,7 @@ def test_a_file_size_limit_hit_midway_keeps_the_previous_file(tmp_path):
     script = """
 import resource, signal, sys
 from pathlib import Path
-from miniclip_utils.checkpoint import write_file
+from miniclip_utils.files import write_file
 path = Path(sys.argv[1])
 write_file(path, b"old" * 1000)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

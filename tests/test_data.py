@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 
 from miniclip_utils import cifar10
-from miniclip_utils.data import MEAN, STD, BatchLoader, ImageTextDataset, augment, load_dataset, normalize
+from miniclip_utils.data import MEAN, STD, BatchLoader, ImageTextDataset, augment, load_dataset, load_splits, normalize
 from miniclip_utils.errors import UserError
+from miniclip_utils.image_files import ImageFiles
 from miniclip_utils.prompts import TEMPLATES
+from miniclip_utils.shapes import SPLITS as SHAPES_SPLITS
 
 SPLITS = ("train", "validation", "test")
 
@@ -130,6 +132,12 @@ def test_one_folder_around_everything_is_seen_through(tmp_path, inside, extra):
     assert load_dataset(tmp_path, "train", 4).class_names == ("cat", "dog")
 
 
+def test_folders_that_differ_in_capitals_are_not_one_folder_around_everything(tmp_path):
+    make_images(tmp_path, {"A/cat": 4, "a/dog": 4})
+    with pytest.raises(UserError, match="names read the same: 'A', 'a'"):
+        load_dataset(tmp_path, "train", 4)
+
+
 def test_a_folder_that_is_itself_only_one_class_is_seen_as_one(tmp_path):
     make_images(tmp_path, {"cat": 5})
     assert load_dataset(tmp_path, "train", 4).class_names == ("cat",)
@@ -213,10 +221,18 @@ def test_unknown_split_is_named_with_the_known_ones(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["shapes", "cifar10", "."])
-@pytest.mark.parametrize("option", [{"image_size": 0}, {"image_size": -1}, {"seed": 2**60}, {"seed": -(2**200)}])
-def test_numbers_that_mean_nothing_are_refused(source, option):
-    with pytest.raises(UserError, match="choose an image_size of 1 or more|choose one below"):
-        load_dataset(source, **option)
+@pytest.mark.parametrize("image_size", [0, -1])
+def test_image_sizes_that_mean_nothing_are_refused(source, image_size):
+    with pytest.raises(UserError, match="choose an image_size of 1 or more"):
+        load_dataset(source, image_size=image_size)
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**200)])
+def test_a_seed_that_torch_cannot_take_is_refused(tmp_path, seed):
+    make_images(tmp_path, {"cat": 3, "dog": 3})
+    for source in ("shapes", tmp_path):
+        with pytest.raises((ValueError, RuntimeError), match="Overflow"):  # torch's own, of one or the other kind
+            load_dataset(source, image_size=32, seed=seed)
 
 
 @pytest.mark.parametrize("source", ["shapes", "cifar10"])
@@ -374,6 +390,104 @@ def test_several_captions_csv_are_refused_and_not_half_used(tmp_path):
         load_dataset(tmp_path, "train", 4)
 
 
+# All splits at once
+
+
+def assert_same_as_one_by_one(splits, source, image_size):
+    for split, dataset in splits.items():
+        alone = load_dataset(source, split, image_size)
+        assert dataset.images.equal(alone.images) and dataset.labels.equal(alone.labels)
+        assert (dataset.class_names, dataset.templates) == (alone.class_names, alone.templates)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Counts how often each file of a source is opened, and each source is listed."""
+    counts = Counter()
+    open_file, open_source = ImageFiles.open, ImageFiles.__init__
+
+    def count_file(self, name):
+        counts[name] += 1
+        return open_file(self, name)
+
+    def count_source(self, path):
+        counts["the source"] += 1
+        open_source(self, path)
+
+    monkeypatch.setattr(ImageFiles, "open", count_file)
+    monkeypatch.setattr(ImageFiles, "__init__", count_source)
+    return counts
+
+
+def a_source(folder, kind):
+    """A folder, or an archive of it, whose images have classes or captions; and the names of its files."""
+    if "captioned" in kind:
+        text = "file,caption\n" + "".join(f"{n % 9}.png,caption {n}\n" for n in range(12))
+        make_captions(folder, text, count=9)
+    else:
+        make_images(folder, {"train/cat": 5, "train/dog": 4, "test/cat": 3, "test/dog": 2})
+    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+    if "archive" not in kind:
+        return folder, names
+    with tarfile.open(folder.parent / "x.tar.xz", "w:xz") as archive:
+        archive.add(folder, ".")
+    return folder.parent / "x.tar.xz", names
+
+
+KINDS = ["classes", "classes, archive", "captioned", "captioned, archive"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_splits_together_open_each_file_once(tmp_path, opened, kind):
+    source, names = a_source(tmp_path / "data", kind)
+    splits = load_splits(source, 4)
+    assert opened == dict.fromkeys([*names, "the source"], 1)
+    assert list(splits) == list(SPLITS)
+    assert_same_as_one_by_one(splits, source, 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_split_opens_the_images_of_no_other(tmp_path, opened, kind):
+    source, _ = a_source(tmp_path / "data", kind)
+    images = set(numbers_in(load_dataset(source, "test", 4)))
+    assert len([name for name in opened if name.endswith(".png")]) == len(images)
+
+
+def test_the_shapes_come_in_their_four_splits(monkeypatch):
+    for number, split in enumerate(SHAPES_SPLITS, 1):
+        monkeypatch.setitem(SHAPES_SPLITS, split, 100 * number)
+    splits = load_splits("shapes")
+    assert list(splits) == [*SPLITS, "held_out"]
+    assert [len(dataset) for dataset in splits.values()] == [100, 200, 300, 400]
+    assert_same_as_one_by_one(splits, "shapes", 32)
+
+
+def test_all_bad_images_are_named_at_once_and_skipped_in_every_split(tmp_path):
+    make_images(tmp_path, {"train/cat": 3, "train/dog": 3, "val/cat": 2, "val/dog": 1, "test/cat": 1, "test/dog": 2})
+    for name in ("train/dog/0", "val/cat/1", "test/dog/0"):
+        (tmp_path / f"{name}.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match="3 of 12 files.*test/dog/0.png.*train/dog/0.png.*val/cat/1.png"):
+        load_splits(tmp_path, 4)
+    with pytest.warns(UserWarning, match="3 of 12 files") as caught:
+        splits = load_splits(tmp_path, 4, skip_bad_images=True)
+    assert len(caught) == 1
+    assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 5, "validation": 2, "test": 2}
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_a_split_of_nothing_but_bad_images_is_refused(tmp_path):
+    make_images(tmp_path, {"train/cat": 3, "train/dog": 3, "val/cat": 1, "test/cat": 1})
+    (tmp_path / "test/cat/0.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match="no image that can be read for a test split"):
+        load_splits(tmp_path, 4, skip_bad_images=True)
+
+
+def test_all_splits_of_too_few_images_are_refused(tmp_path):
+    make_images(tmp_path, {"cat": 2, "dog": 2})
+    with pytest.raises(UserError, match="too few images for a validation split"):
+        load_splits(tmp_path, 4)
+
+
 # CIFAR-10
 
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -454,6 +568,25 @@ def test_cifar10_splits_are_complete_disjoint_and_balanced(server):
     assert datasets["test"].class_names == tuple(CIFAR10_NAMES)
     distinct = {image.numpy().tobytes() for dataset in datasets.values() for image in dataset.images}
     assert len(distinct) == 240
+
+
+def test_all_splits_of_cifar10_open_and_check_the_archive_once(server, monkeypatch):
+    calls = Counter()
+    download, open_archive = cifar10.download_cifar10, tarfile.open
+
+    def count_download():
+        calls["download"] += 1
+        return download()
+
+    def count_open(path):
+        calls["open"] += 1
+        return open_archive(path)
+
+    monkeypatch.setattr(cifar10, "download_cifar10", count_download)
+    monkeypatch.setattr(cifar10.tarfile, "open", count_open)
+    splits = load_splits("cifar10")
+    assert calls == {"download": 1, "open": 1} and list(splits) == list(SPLITS)
+    assert_same_as_one_by_one(splits, "cifar10", 32)
 
 
 def test_cifar10_pixels_and_labels_are_those_of_the_file(server):

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from miniclip_utils import load_run, losses
-from miniclip_utils.checkpoint import read_json
 from miniclip_utils.distributed import average_gradients, gather, own_share, rank, world_size
+from miniclip_utils.files import read_json
 from miniclip_utils.losses import clip_loss, sharded_clip_loss
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +68,8 @@ def worker(folder: str) -> None:
         average_gradients(towers)
         results[name] = [value.detach(), *(parameter.grad for parameter in towers.parameters())]
         towers = Towers()
-        nn.parallel.DistributedDataParallel(towers)(*share, name).backward()
+        parallel = nn.parallel.DistributedDataParallel(towers)
+        parallel(*share, name).backward()
         results[f"{name}, DistributedDataParallel"] = [parameter.grad for parameter in towers.parameters()]
     torch.save(results, f"{folder}/{rank()}.pt")
     torch.distributed.barrier()

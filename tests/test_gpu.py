@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from miniclip_utils import MiniCLIP, UserError, load_run, loop, train
+from miniclip_utils.data import load_splits
 from miniclip_utils.image_encoder import ResNet
 from miniclip_utils.openai import CONFIGS
 from tools import gpu, gpu_parts
@@ -59,7 +60,7 @@ def sizes(tmp_path, tiny):
 @pytest.fixture
 def job(tmp_path, color_folder, sizes):
     (tmp_path / "out").mkdir()
-    splits = train.load_splits(str(color_folder), 16, skip_bad_images=False)
+    splits = load_splits(str(color_folder), 16)
     return Job(tmp_path / "out", str(color_folder), splits, sizes, Meter(CPU))
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from miniclip_utils import inference
 from miniclip_utils.checkpoint import RunConfig, load_run, new_run, save_model, write_config
-from miniclip_utils.errors import UserError, run_command
+from miniclip_utils.cli import run_command
+from miniclip_utils.errors import UserError
 from miniclip_utils.inference import classify, search_images, text_query
 
 from .conftest import TINY

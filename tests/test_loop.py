@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from miniclip_utils import MiniCLIP, loop
 from miniclip_utils.losses import multi_positive_loss
+from miniclip_utils.model import PRESETS
 from miniclip_utils.optimizers import make_optimizers
 from miniclip_utils.tokenizer import WordTokenizer
 
@@ -143,12 +144,14 @@ def run_epoch(model: MiniCLIP, loader: list, recipe: loop.Recipe, epoch: int = 0
     return [(loss.item(), floor.item()) for loss, floor in steps]
 
 
-RECIPE = loop.Recipe(epochs=2, learning_rate=3e-3, convolution_learning_rate=0.05, weight_decay=0.1, label_smoothing=0.1)
+RECIPE = loop.Recipe(
+    epochs=2, learning_rate=3e-3, convolution_learning_rate=0.05, weight_decay=0.1, warmup=0.4, label_smoothing=0.1
+)
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
 def test_an_epoch_is_the_loop_written_out(model, epoch):
-    """Second epoch included: the rates go on where the first one left them. Three steps an epoch, one of warm-up."""
+    """Second epoch included: the rates go on where the first one left them. 0.4 · 6 steps, so 2, are for the warm-up."""
     loader = [batch() for _ in range(3)]
     by_hand = copy.deepcopy(model).train()
     steps = run_epoch(model.eval(), loader, RECIPE, epoch)
@@ -162,7 +165,7 @@ def test_an_epoch_is_the_loop_written_out(model, epoch):
     muon = make_optimizers(by_hand, 1, 1, 0)[1]
     for index, (images, labels) in enumerate(loader):
         step = 3 * epoch + index
-        factor = 1.0 if step == 0 else (1 + math.cos(math.pi * (step - 1) / 5)) / 2
+        factor = (step + 1) / 2 if step < 2 else (1 + math.cos(math.pi * (step - 2) / 4)) / 2
         for optimizer, peak in ((adamw, 3e-3), (muon, 0.05)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * factor
@@ -230,3 +233,7 @@ def test_shrinking_averages_pixels():
     small = loop.shrink(stripes, 8)
     assert small.shape == (1, 3, 8, 8) and (small[..., 1:-1] - 0.5).abs().max() < 0.02
     assert loop.shrink(stripes, 16) is stripes
+
+
+def test_each_preset_has_a_recipe():
+    assert loop.RECIPES.keys() == PRESETS.keys()

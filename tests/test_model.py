@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from miniclip_utils import MiniCLIP, ModelConfig
 from miniclip_utils.model import PRESETS, evaluating
+from miniclip_utils.openai import CONFIGS
 
 from .conftest import TINY
 
@@ -51,7 +52,7 @@ def test_presets_build_and_run(name):
 def test_vit_b_32_has_the_size_of_openai_s():
     """151,277,313 parameters in open_clip's ViT-B-32."""
     with torch.device("meta"):
-        model = MiniCLIP(PRESETS["vit-b-32"], vocab_size=49408, context_length=77)
+        model = MiniCLIP(CONFIGS["ViT-B/32"], vocab_size=49408, context_length=77)
     assert sum(parameter.numel() for parameter in model.parameters()) == 151_277_313
 
 

@@ -14,8 +14,9 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from miniclip_utils import UserError, load_run, loop, train
-from miniclip_utils.checkpoint import read_json, read_tensors
+from miniclip_utils import UserError, fit, load_run, loop, train
+from miniclip_utils.checkpoint import read_tensors
+from miniclip_utils.files import read_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -66,16 +67,16 @@ def test_same_seed_same_weights(tmp_path, color_folder, tiny, finished):
 @pytest.mark.parametrize("epochs_before", [0, 1, 3])
 def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, finished, monkeypatch, epochs_before):
     epochs = []
-    run_epoch = train.run_epoch
+    train_epoch = fit.train_epoch
 
     def interrupted(*args):
         if len(epochs) == epochs_before:
             raise KeyboardInterrupt
         epochs.append(0)
-        return run_epoch(*args)
+        return train_epoch(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "run_epoch", interrupted)
+        patch.setattr(fit, "train_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train.train(str(color_folder), tmp_path / "run", tiny)
     torch.manual_seed(12345)  # whatever else drew random numbers in between
@@ -87,7 +88,7 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, fi
 def test_a_run_whose_classes_have_changed_is_not_resumed(tmp_path, color_folder, tiny, monkeypatch, change):
     shutil.copytree(color_folder / "red", color_folder / "green")
     with monkeypatch.context() as patch:
-        patch.setattr(train, "run_epoch", Mock(side_effect=KeyboardInterrupt))
+        patch.setattr(fit, "train_epoch", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train.train(str(color_folder), tmp_path / "run", tiny)
     if change != "a class more":
@@ -129,9 +130,9 @@ def test_a_device_that_is_not_there_is_named(tmp_path, color_folder, tiny):
 
 
 def test_a_single_training_image_is_refused(tmp_path, color_folder, tiny, monkeypatch):
-    splits = train.load_splits(str(color_folder), 16, skip_bad_images=False)
+    splits = train.load_splits(str(color_folder), 16)
     one = replace(splits["train"], images=splits["train"].images[:1], labels=splits["train"].labels[:1])
-    monkeypatch.setattr(train, "load_splits", lambda *_: splits | {"train": one})
+    monkeypatch.setattr(train, "load_splits", lambda *_, **__: splits | {"train": one})
     with pytest.raises(UserError, match="too few training images"):
         train.train(str(color_folder), tmp_path / "run", tiny)
 

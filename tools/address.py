@@ -11,7 +11,8 @@ from pathlib import Path
 
 import nbformat
 
-from miniclip_utils.errors import UserError, run_command
+from miniclip_utils.cli import run_command
+from miniclip_utils.errors import UserError
 
 from .course import read_lesson
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from miniclip_utils import clip_loss, load_dataset
 from miniclip_utils.data import ImageTextDataset
 from miniclip_utils.evaluate import zero_shot_accuracy
+from miniclip_utils.fit import new_config, prepare
 from miniclip_utils.image_files import ImageFiles
 from miniclip_utils.loop import RECIPES, train_epoch
 from miniclip_utils.losses import chunked_clip_loss
@@ -35,7 +36,7 @@ from miniclip_utils.model import PRESETS, MiniCLIP
 from miniclip_utils.prompts import fill
 from miniclip_utils.shapes import make_shapes
 from miniclip_utils.tokenizer import WordTokenizer
-from miniclip_utils.train import new_config, prepare, train
+from miniclip_utils.train import train
 
 Row = dict[str, str | float]
 

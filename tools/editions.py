@@ -22,8 +22,9 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from miniclip_utils.checkpoint import read_json
-from miniclip_utils.errors import UserError, run_command
+from miniclip_utils.cli import run_command
+from miniclip_utils.errors import UserError
+from miniclip_utils.files import read_json
 
 from .course import lessons_in, read_lesson, run_lesson
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from miniclip_utils import loop, train
-from miniclip_utils.checkpoint import read_json, write_json
+from miniclip_utils.cli import run_command
 from miniclip_utils.device import find_device
-from miniclip_utils.errors import UserError, run_command
+from miniclip_utils.errors import UserError
+from miniclip_utils.files import read_json, write_json
 from miniclip_utils.model import PRESETS
 
 from .gpu_parts import Job, Sizes, lessons, precision, reference, scale
@@ -40,7 +41,7 @@ def measure_all(dataset: str, out: Path, device: torch.device, sizes: Sizes) -> 
     done = read_json(out / "parts.json") if (out / "parts.json").exists() else {}
     if any(ran["dataset"] != dataset for ran in done.values()):
         raise UserError(f"{str(out)!r} has the numbers of another dataset: choose another folder, or delete it")
-    splits = train.load_splits(dataset, PRESETS[sizes.preset].image_size, skip_bad_images=False)
+    splits = train.load_splits(dataset, PRESETS[sizes.preset].image_size)
     train.check_batches(loop.RECIPES[sizes.preset], splits["train"], dataset)
     out.mkdir(parents=True, exist_ok=True)
     job = Job(out, dataset, splits, sizes, Meter(device))

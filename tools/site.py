@@ -15,7 +15,8 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
-from miniclip_utils.errors import UserError, run_command
+from miniclip_utils.cli import run_command
+from miniclip_utils.errors import UserError
 
 GUIDES = ("TEACHING", "CONTRIBUTING")
 # Every page has a search box, a switch for dark mode, its source to download, and a table of its chapters.

@@ -18,7 +18,8 @@ from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
-from miniclip_utils.errors import UserError, run_command
+from miniclip_utils.cli import run_command
+from miniclip_utils.errors import UserError
 
 from .course import lessons_in, read_lesson
 

@@ -1,71 +1,168 @@
 """Checks that name the mistake.
 
-An exercise's check knows the right answer and what typical mistakes lead to. `lesson_01` … hold the checks; this
-module holds what they share. In a lesson:
+An exercise's check is declared once: the arguments of some calls, the right function, and a wrong function for each
+typical mistake. `lesson_01` … hold the checks; this module compares an answer with them. In a lesson:
 
     from miniclip_utils.classroom.checks import lesson_04 as check
 
-    check.cosine_matrix(my_cosine_matrix)
+    cosine_matrix = check.cosine_matrix(my_cosine_matrix)
+
+From there on `cosine_matrix` is the reader's own function if it is right, and the course's own if not.
 """
 
-import functools
-import inspect
+import copy
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+Function = Callable[..., Any]
+Arguments = tuple[Any, ...]  # of one call
+SEEDS = (0, 1)  # the same inputs for every try, and two sets of them, so that no fixed answer is right
+
 
 class NotSolved(Exception):
     """The stub still returns nothing."""
 
 
-class NotANumber(Exception):
-    """Where a number is asked for, something else came back."""
+@dataclass(frozen=True)
+class Check:
+    """Looks at an answer to an exercise, says in one line what it found, and returns the function to go on with.
 
-
-def exercise(check: Callable[[Any], str | None]) -> Callable[[Any], None]:
-    """Makes a check of a function that looks at an answer and returns what is wrong with it, or None.
-
-    The check prints one line: not solved yet, right, or what is wrong. An error inside the answer is reported in one
-    line too, so that a lesson always runs to its end.
+    Attributes:
+        right: an independent solution.
+        mistakes: message, or words of it → a function that makes this mistake.
+        package: what the lesson uses until the answer is right.
+        find_problem: an answer → what is wrong with it, or None. May raise `NotSolved`.
     """
 
-    @functools.wraps(check)
-    def run(answer: Any) -> None:
-        print(_verdict(check, answer))
+    name: str
+    right: Function
+    mistakes: Mapping[str, Function]
+    package: Function
+    find_problem: Callable[[Function], str | None]
 
-    return run
+    def __call__(self, answer: Function) -> Function:
+        verdict = self.verdict(answer)
+        if verdict.startswith("✓"):
+            print(f"{verdict}; from here on yours is used")
+            return answer
+        if verdict.startswith("…"):
+            print(f"{verdict}; until then the course's own is used")
+        else:
+            print(f"{verdict} (until it is right, the course's own is used)")
+        return self.package
+
+    def verdict(self, answer: Function) -> str:
+        """What the check says of an answer, in one line that starts with `…`, `✓` or `✗`.
+
+        An error inside the answer is reported in that line too, so that a lesson always runs to its end.
+        """
+        try:
+            with torch.random.fork_rng(devices=[]):
+                problem = self.find_problem(answer)
+        except NotSolved:
+            return f"… {self.name}: not solved yet"
+        except Exception as error:  # whatever a learner's code may raise
+            problem = _raised(error)
+        return f"✗ {self.name}: {problem}" if problem else f"✓ {self.name}: right"
 
 
-def _verdict(check: Callable[[Any], str | None], answer: Any) -> str:
-    """What a check says of an answer, in one line that starts with `…`, `✓` or `✗`."""
-    try:
-        problem = None
-        with torch.random.fork_rng(devices=[]):
-            for seed in (0, 1):  # the same numbers for every try, and two sets, so that no fixed answer is right
+def exercise(
+    *,
+    inputs: Callable[[], Arguments | list[Arguments] | dict[str, Arguments]],
+    mistakes: Mapping[str, Function],
+    package: Function | None = None,
+    outcome: Function = lambda function, *arguments: function(*arguments),
+    tolerance: float = 1e-4,
+) -> Callable[[Function], Check]:
+    """Makes a check of the right function.
+
+    An answer is right if its outcomes are those of the right function in all calls. It makes a typical mistake if they
+    are those of that mistake's function, an error with the same words included.
+
+    Args:
+        inputs: draws the arguments of one call, of several that are judged together, or of several that are judged in
+            turn: words about each call, which its message begins with → its arguments.
+        mistakes: message → a function that makes this mistake. The first one that fits is named.
+        package: the package's function for the lesson to go on with; default: the right function.
+        outcome: what is compared, of a function and the arguments of one call; default: what the call returns.
+            Tensors, numbers, strings, and lists, tuples or dicts of them.
+        tolerance: absolute and relative difference of numbers that still counts as equal.
+    """
+
+    def declare(right: Function) -> Check:
+        def find_problem(answer: Function) -> str | None:
+            for words, calls in _draw(inputs).items():
+                if problem := judge(answer, calls):
+                    return f"{words}, {problem}" if words else problem
+            return None
+
+        def judge(answer: Function, calls: list[Arguments]) -> str | None:
+            def outcome_of(function: Function, arguments: Arguments) -> Any:
+                try:
+                    return outcome(function, *copy.deepcopy(arguments))  # a copy: a call may change its arguments
+                except NotSolved:
+                    raise
+                except Exception as error:
+                    return error
+
+            got = [outcome_of(answer, arguments) for arguments in calls]
+            if any(value is None or value is ... for value in got):
+                raise NotSolved
+            expected = [outcome(right, *copy.deepcopy(arguments)) for arguments in calls]
+            differences = [difference(one, other, tolerance) for one, other in zip(got, expected, strict=True)]
+            if not any(differences):
+                return None
+            for message, mistake in mistakes.items():
+                made = (outcome_of(mistake, arguments) for arguments in calls)
+                if all(difference(one, other, tolerance) is None for one, other in zip(got, made, strict=True)):
+                    return message
+            return next(filter(None, differences))
+
+        return Check(right.__name__, right, mistakes, package or right, find_problem)
+
+    return declare
+
+
+def examined(
+    *, right: Function, mistakes: Mapping[str, Function], package: Function | None = None
+) -> Callable[[Callable[[Function], str | None]], Check]:
+    """Makes a check of a function that examines an answer and returns what is wrong with it, or None.
+
+    For an exercise with more than one right answer, or with messages that hold parts of the answer.
+
+    Args:
+        right: a right answer.
+        mistakes: words of each message → an answer that gets it, for the tests.
+        package: the package's function for the lesson to go on with; default: the right answer.
+    """
+
+    def declare(examine: Callable[[Function], str | None]) -> Check:
+        def find_problem(answer: Function) -> str | None:
+            problem = None
+            for seed in SEEDS:
                 torch.manual_seed(seed)
-                problem = problem or check(answer)
-    except NotSolved:
-        return f"… {check.__name__}: not solved yet"
-    except NotANumber as error:
-        return f"✗ {check.__name__}: {error}"
-    except Exception as error:  # whatever a learner's code may raise
-        return f"✗ {check.__name__}: your code raised {type(error).__name__}: {error}"
-    return f"✗ {check.__name__}: {problem}" if problem else f"✓ {check.__name__}: right"
+                problem = problem or examine(answer)
+            return problem
+
+        return Check(examine.__name__, right, mistakes, package or right, find_problem)
+
+    return declare
 
 
-def mark(check: Callable[[Any], None], answer: Any, points: int) -> int:
+def mark(check: Check, answer: Function, points: int) -> int:
     """Prints what a check says of an answer, and returns its points: all of them if it is right, else 0.
 
     nbgrader reads the points from the output of the cell. It takes a warning for an error, so none is shown.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        verdict = _verdict(inspect.unwrap(check), answer)
+        verdict = check.verdict(answer)
     print(verdict)
     return points if verdict.startswith("✓") else 0
 
@@ -81,52 +178,74 @@ def solved(value: Any) -> Any:
     return value
 
 
-def number(value: Any) -> float:
-    """The number that an answer returned, plain or in a tensor.
-
-    Raises:
-        NotSolved: the value is None or `...`.
-        NotANumber: it is something else.
-    """
-    value = solved(value)
-    if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1):
-        return float(value)
-    shape = f" and shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
-    raise NotANumber(f"it is of type {type(value).__name__}{shape}: return a number")
-
-
-def diagnose(got: Any, expected: Tensor | float, mistakes: Mapping[str, Any], tolerance: float = 1e-4) -> str | None:
-    """Compares an answer with the right one, then with what each typical mistake gives.
-
-    Args:
-        got: what the learner's code returned.
-        expected: the right value, from an independent computation.
-        mistakes: message → the value that this mistake leads to.
-        tolerance: absolute and relative difference that still counts as equal.
-
-    Returns:
-        None if right, the message of the mistake, or what differs if it is none of them.
-    """
-    expected = torch.as_tensor(expected)
-    got = solved(got)
-    if isinstance(got, tuple) and hasattr(got, "indices"):  # what max, min, sort and topk give
+def difference(got: Any, expected: Any, tolerance: float = 1e-4) -> str | None:
+    """How one outcome differs from another, or None if they are equal."""
+    if isinstance(got, Exception) or isinstance(expected, Exception):
+        return None if repr(got) == repr(expected) else _raised(got)
+    if isinstance(got, tuple) and hasattr(got, "indices") and not isinstance(expected, tuple):  # max, min, sort, topk
         return "these are values and indices, both: choose with .values or .indices"
-    if not isinstance(got, (Tensor, int, float)):
-        return f"it is of type {type(got).__name__}: return a tensor"
-    got = torch.as_tensor(got).detach()
-
-    def equal(value: Tensor) -> bool:
-        close = functools.partial(torch.allclose, rtol=tolerance, atol=tolerance, equal_nan=True)
-        return got.shape == value.shape and close(got.double(), value.double())
-
-    if equal(expected):
+    if isinstance(expected, Real) and isinstance(got, Tensor) and got.numel() == 1:
+        got = got.item()
+    for kind, name in _KINDS.items():
+        if isinstance(expected, kind) and not isinstance(got, kind):
+            shape = f" and shape {tuple(got.shape)}" if isinstance(got, Tensor) else ""
+            return f"it is of type {type(got).__name__}{shape}: return {name}"
+    if isinstance(expected, dict):
+        for key in [*expected, *got]:
+            if (key in got) != (key in expected):
+                return f"{key!r} is missing" if key in expected else f"{key!r} does not belong there"
+            if problem := difference(got[key], expected[key], tolerance):
+                return f"{key!r}: {problem}"
         return None
-    for message, value in mistakes.items():
-        if equal(torch.as_tensor(value).detach()):
-            return message
+    if isinstance(expected, (list, tuple)):
+        if len(got) != len(expected):
+            return f"its length is {len(got)}, and should be {len(expected)}"
+        for index, (one, other) in enumerate(zip(got, expected, strict=True)):
+            if problem := difference(one, other, tolerance):
+                return f"entry {index}: {problem}"
+        return None
+    if isinstance(expected, (Tensor, Real)):
+        return _numbers_differ(_as_tensor(got), _as_tensor(expected), tolerance)
+    return None if got == expected else f"it is {got!r}, and should be {expected!r}"
+
+
+_KINDS: dict[Any, str] = {
+    Tensor: "a tensor",
+    Real: "a number",
+    str: "a string",
+    dict: "a dict",
+    (list, tuple): "a list",
+}
+
+
+def _as_tensor(number: Any) -> Tensor:
+    return number.detach().double() if isinstance(number, Tensor) else torch.tensor(float(number), dtype=torch.float64)
+
+
+def _numbers_differ(got: Tensor, expected: Tensor, tolerance: float) -> str | None:
     if got.shape != expected.shape:
         return f"its shape is {tuple(got.shape)}, and should be {tuple(expected.shape)}"
-    where = (got.double() - expected.double()).abs().flatten().argmax()
+    if torch.allclose(got, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
+        return None
+    where = (got - expected).abs().flatten().argmax()
     one, other = got.flatten()[where].item(), expected.flatten()[where].item()
     digits = 4 if f"{one:.4g}" != f"{other:.4g}" else 8
     return f"one number is {one:.{digits}g}, and should be {other:.{digits}g}"
+
+
+def _draw(inputs: Callable[[], Arguments | list[Arguments] | dict[str, Arguments]]) -> dict[str, list[Arguments]]:
+    """The calls to judge together, from all seeds, by the words about them."""
+    calls: dict[str, list[Arguments]] = {}
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        drawn = inputs()
+        if isinstance(drawn, dict):
+            for words, arguments in drawn.items():
+                calls.setdefault(words, []).append(arguments)
+        else:
+            calls.setdefault("", []).extend(drawn if isinstance(drawn, list) else [drawn])
+    return calls
+
+
+def _raised(error: Exception) -> str:
+    return f"your code raised {type(error).__name__}: {error}"

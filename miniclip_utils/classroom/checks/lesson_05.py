@@ -1,5 +1,6 @@
 """Checks of lesson 05: augmentation, precision, weight decay, the schedule, snapshots, and how sure a measurement is."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 
@@ -8,92 +9,124 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...model import MiniCLIP, ModelConfig
-from . import diagnose, exercise, number, solved
+from ...optimizers import learning_rate_factor
+from . import Function, examined, exercise, solved
 
 
-@exercise
-def moved_columns(answer: Callable[[int, Tensor, Tensor], Tensor]) -> str | None:
-    width, order = 7, torch.randperm(6).tolist()
-    shifts = [(0, 2, -3, 1, -2, 3)[i] for i in order]
-    mirrored = [i >= 3 for i in order]
-
-    def columns(reflect: Callable[[int], int], sign: int = 1, flips: list[bool] = mirrored, early: bool = False) -> Tensor:
-        rows = []
-        for shift, flip in zip(shifts, flips, strict=True):
-            row = []
-            for x in range(width):
-                if early and flip:
-                    row.append(reflect(width - 1 - x + sign * shift))
-                else:
-                    read = reflect(x + sign * shift)
-                    row.append(width - 1 - read if flip else read)
-            rows.append(row)
-        return torch.tensor(rows)
-
-    def mirror(x: int) -> int:
-        return -x if x < 0 else 2 * (width - 1) - x if x >= width else x
-
-    def mirror_edge(x: int) -> int:
-        return -x - 1 if x < 0 else 2 * width - 1 - x if x >= width else x
-
-    return diagnose(
-        answer(width, torch.tensor(shifts), torch.tensor(mirrored)),
-        columns(mirror),
-        {
-            "nothing is reflected: columns below 0 and from `width` on do not exist": columns(lambda x: x),
-            "the outermost column is repeated: reflect instead, −1 → 1 and −2 → 2": columns(
-                lambda x: min(max(x, 0), width - 1)
-            ),
-            "pixels that leave on one side come in on the other: reflect instead": columns(lambda x: x % width),
-            "the edge is doubled, −1 → 0: the mirror stands on the outermost pixel, so −1 → 1": columns(mirror_edge),
-            "only the left end is reflected: columns from `width` on do not exist": columns(abs),
-            "only the right end is reflected: columns below 0 do not exist": columns(lambda x: min(x, 2 * (width - 1) - x)),
-            "`mirrored` is ignored": columns(mirror, flips=[False] * len(shifts)),
-            "every image is mirrored: only those where `mirrored` is True": columns(mirror, flips=[True] * len(shifts)),
-            "the wrong images are mirrored: those where `mirrored` is False": columns(
-                mirror, flips=[not m for m in mirrored]
-            ),
-            "mirrored, column c became width − c: the last column is width − 1, so it becomes width − 1 − c": columns(mirror)
-            + torch.tensor(mirrored)[:, None],
-            "the moves go the other way: output column x reads input column x + shift": columns(mirror, sign=-1),
-            "the mirrored image is moved: move first, then mirror, width − 1 − column": columns(mirror, early=True),
-        },
-    )
+def draw_moves() -> tuple[int, Tensor, Tensor]:
+    order = torch.randperm(6)
+    return 7, torch.tensor([0, 2, -3, 1, -2, 3])[order], order >= 3
 
 
-@exercise
-def careful_logits(answer: Callable[[Tensor, Tensor, float], Tensor]) -> str | None:
-    image, text, scale = torch.randn(6, 24).bfloat16(), torch.randn(6, 24).bfloat16(), 100.0
-    got = solved(answer(image, text, scale))
-    i, t = (x.double() / x.double().norm(dim=1, keepdim=True) for x in (image, text))
-    if isinstance(got, Tensor) and got.dtype == torch.bfloat16:
-        return "the result is bfloat16, with 8 significant bits: `.float()` comes before the norm"
-    rounded_i, rounded_t = F.normalize(image, dim=1), F.normalize(text, dim=1)
-    return diagnose(
-        got,
-        scale * i @ t.T,
-        {
-            "normalised in bfloat16 and widened afterwards: the unit vectors are rounded already": (
-                scale * rounded_i.float() @ rounded_t.float().T
-            ),
-            "widened only at the end: the cosines are rounded already, and the scale multiplies their error": (
-                scale * (rounded_i @ rounded_t.T).float()
-            ),
-            "even the scaled product was made in bfloat16 and widened at the end": (scale * rounded_i @ rounded_t.T).float(),
-            "only the images are normalised": scale * i @ text.double().T,
-            "only the texts are normalised": scale * image.double() @ t.T,
-            "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": scale
-            * F.normalize(image.double(), dim=0)
-            @ F.normalize(text.double(), dim=0).T,
-            "the L2 norm is missing: these are scaled dot products": scale * image.double() @ text.double().T,
-            "the scale is missing: these are cosines": i @ t.T,
-            "it is transposed: images are rows, texts are columns": scale * t @ i.T,
-        },
-    )
+def moved(reflect: Callable[[int, int], int]) -> Function:
+    """Moves first, then mirrors.
+
+    Args:
+        reflect: a column that may lie outside, and the width → the column to read instead.
+    """
+
+    def columns(width: int, shifts: Tensor, mirrored: Tensor) -> Tensor:
+        read = torch.tensor([[reflect(x + shift, width) for x in range(width)] for shift in shifts.tolist()])
+        return torch.where(mirrored[:, None], width - 1 - read, read)
+
+    return columns
 
 
-@exercise
-def decayed(answer: Callable[[dict[str, Tensor]], list[str]]) -> str | None:
+move = moved(lambda x, width: abs(x) if x < width else 2 * (width - 1) - x)
+
+
+@exercise(
+    inputs=draw_moves,
+    mistakes={
+        "nothing is reflected: columns below 0 and from `width` on do not exist": moved(lambda x, width: x),
+        "the outermost column is repeated: reflect instead, −1 → 1 and −2 → 2": moved(
+            lambda x, width: min(max(x, 0), width - 1)
+        ),
+        "pixels that leave on one side come in on the other: reflect instead": moved(lambda x, width: x % width),
+        "the edge is doubled, −1 → 0: the mirror stands on the outermost pixel, so −1 → 1": moved(
+            lambda x, width: -x - 1 if x < 0 else min(x, 2 * width - 1 - x)
+        ),
+        "only the left end is reflected: columns from `width` on do not exist": moved(lambda x, width: abs(x)),
+        "only the right end is reflected: columns below 0 do not exist": moved(lambda x, width: min(x, 2 * (width - 1) - x)),
+        "`mirrored` is ignored": lambda w, shifts, flips: move(w, shifts, flips & False),
+        "every image is mirrored: only those where `mirrored` is True": lambda w, shifts, flips: move(
+            w, shifts, flips | True
+        ),
+        "the wrong images are mirrored: those where `mirrored` is False": lambda w, shifts, flips: move(w, shifts, ~flips),
+        "mirrored, column c became width − c: the last column is width − 1, so it becomes width − 1 − c": (
+            lambda w, shifts, flips: move(w, shifts, flips) + flips[:, None].int()
+        ),
+        "the moves go the other way: output column x reads input column x + shift": lambda w, shifts, flips: move(
+            w, -shifts, flips
+        ),
+        # To move the mirrored image is to move the image the other way.
+        "the mirrored image is moved: move first, then mirror, width − 1 − column": lambda w, shifts, flips: move(
+            w, torch.where(flips, -shifts, shifts), flips
+        ),
+    },
+)
+def moved_columns(width: int, shifts: Tensor, mirrored: Tensor) -> Tensor:
+    return move(width, shifts, mirrored)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    return F.normalize(vectors, dim=1)
+
+
+def logits_or_bfloat16(function: Function, image: Tensor, text: Tensor, scale: float) -> object:
+    """All results in bfloat16 are one mistake, whatever was rounded before."""
+    logits = function(image, text, scale)
+    return "bfloat16" if isinstance(logits, Tensor) and logits.dtype == torch.bfloat16 else logits
+
+
+@exercise(
+    inputs=lambda: (torch.randn(6, 24).bfloat16(), torch.randn(6, 24).bfloat16(), 100.0),
+    outcome=logits_or_bfloat16,
+    mistakes={
+        "the result is bfloat16, with 8 significant bits: `.float()` comes before the norm": lambda i, t, s: (
+            s * unit(i) @ unit(t).T
+        ),
+        "normalised in bfloat16 and widened afterwards: the unit vectors are rounded already": lambda i, t, s: (
+            s * unit(i).float() @ unit(t).float().T
+        ),
+        "widened only at the end: the cosines are rounded already, and the scale multiplies their error": lambda i, t, s: (
+            s * (unit(i) @ unit(t).T).float()
+        ),
+        "even the scaled product was made in bfloat16 and widened at the end": lambda i, t, s: (
+            s * unit(i) @ unit(t).T
+        ).float(),
+        "only the images are normalised": lambda i, t, s: s * unit(i.float()) @ t.float().T,
+        "only the texts are normalised": lambda i, t, s: s * i.float() @ unit(t.float()).T,
+        "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": lambda i, t, s: (
+            s * unit(i.float().T).T @ unit(t.float().T)
+        ),
+        "the L2 norm is missing: these are scaled dot products": lambda i, t, s: s * i.float() @ t.float().T,
+        "the scale is missing: these are cosines": lambda i, t, s: unit(i.float()) @ unit(t.float()).T,
+        "it is transposed: images are rows, texts are columns": lambda i, t, s: s * unit(t.float()) @ unit(i.float()).T,
+    },
+)
+def careful_logits(image: Tensor, text: Tensor, scale: float) -> Tensor:
+    return scale * torch.cosine_similarity(image.double()[:, None], text.double()[None], dim=2)
+
+
+@examined(
+    right=lambda parameters: [name for name, parameter in parameters.items() if parameter.ndim >= 2],
+    mistakes={
+        "it is of type bool: return a list of names": lambda parameters: True,
+        "a thing of type Parameter is not the name of a parameter": lambda parameters: parameters.values(),
+        "'weights' is not the name of a parameter": lambda parameters: ["weights"],
+        "these are all parameters": lambda parameters: list(parameters),
+        "it is the wrong way round": lambda parameters: [name for name, p in parameters.items() if p.ndim < 2],
+        "the logit scale is in it": lambda parameters: [name for name in parameters if "bias" not in name],
+        "a bias is in it": lambda parameters: [name for name, p in parameters.items() if p.ndim > 0],
+        "the gain of a normalisation is in it": lambda parameters: [name for name in parameters if "weight" in name],
+        "which is a single vector": lambda parameters: [
+            name for name, p in parameters.items() if p.ndim > 0 and "norm" not in name and "bias" not in name
+        ],
+        "it has 4 dimensions": lambda parameters: [name for name, p in parameters.items() if p.ndim == 2],
+    },
+)
+def decayed(answer: Function) -> str | None:
     layers = int(torch.randint(1, 9, ()))
     small = ModelConfig(embed_dim=8, image_tower="vit", vit_width=8, vit_layers=layers, vit_num_heads=2, text_width=8)
     parameters: dict[str, Tensor] = dict(MiniCLIP(small, vocab_size=9, context_length=6).named_parameters())
@@ -125,66 +158,79 @@ def decayed(answer: Callable[[dict[str, Tensor]], list[str]]) -> str | None:
     return None
 
 
-@exercise
-def schedule(answer: Callable[[int, int, int], float]) -> str | None:
-    runs = [(step, total, warmup) for total, warmup in ((20, 5), (64, 8)) for step in range(total)]
-    got = torch.tensor([number(answer(*run)) for run in runs], dtype=torch.float64)
+def wave(share: float) -> float:
+    """Half a cosine, from 1 to 0."""
+    return math.cos(math.pi * share / 2) ** 2  # the same as (1 + cos(π · share)) / 2
 
-    def by(rise: Callable[[int, int], float], fall: Callable[[int, int, int], float]) -> Tensor:
-        return torch.tensor([rise(s, w) if s < w else fall(s, n, w) for s, n, w in runs], dtype=torch.float64)
 
-    def ramp(s: int, w: int) -> float:
-        return (s + 1) / w
+def rise_and(fall: Callable[[int, int, int], float]) -> Function:
+    """The right warm-up, and then `fall`: step, total steps, warm-up steps → factor."""
+    return lambda step, total, warmup: (step + 1) / warmup if step < warmup else fall(step, total, warmup)
 
-    def wave(share: float) -> float:
-        return math.cos(math.pi * share / 2) ** 2  # the same as (1 + cos(π · share)) / 2
 
-    def cosine(s: int, n: int, w: int) -> float:
-        return wave((s - w) / (n - w))
+def right_after(rise: Callable[[int, int], float]) -> Function:
+    """Some rise: step, warm-up steps → factor; and then the right cosine."""
+    return lambda step, total, warmup: rise(step, warmup) if step < warmup else wave((step - warmup) / (total - warmup))
 
-    return diagnose(
-        got,
-        by(ramp, cosine),
-        {
-            "the warm-up is missing: the first `warmup_steps` rise in a straight line": torch.tensor(
-                [wave(s / n) for s, n, _ in runs], dtype=torch.float64
-            ),
-            "the rate is 0 at step 0, so the first batch teaches nothing: rise with step + 1": by(
-                lambda s, w: s / w, cosine
-            ),
-            "the cosine counts from step 0, so it jumps down where the warm-up ends: count from there": by(
-                ramp, lambda s, n, w: wave(s / n)
-            ),
-            "it falls below zero, and would climb the loss: a cosine goes from 1 to −1, so add 1 and halve": by(
-                ramp, lambda s, n, w: math.cos(math.pi * (s - w) / (n - w))
-            ),
-            "it falls in a straight line: half a cosine stays high first and ends gently": by(
-                ramp, lambda s, n, w: 1 - (s - w) / (n - w)
-            ),
-            "this is a quarter of a wave, which ends steeply: take half a wave, from 1 to −1, add 1 and halve": by(
-                ramp, lambda s, n, w: math.cos(math.pi / 2 * (s - w) / (n - w))
-            ),
-            "it stays at the peak after the warm-up": by(ramp, lambda s, n, w: 1.0),
-            "the cosine begins at 2: after adding 1, halve": by(ramp, lambda s, n, w: 2 * cosine(s, n, w)),
-            "the cosine is spread over all steps, and does not come down: it has total_steps − warmup_steps of them": by(
-                ramp, lambda s, n, w: wave((s - w) / n)
-            ),
-            "the last step has a rate of 0 and teaches nothing: divide by total_steps − warmup_steps": by(
-                ramp, lambda s, n, w: wave((s - w) / (n - w - 1))
-            ),
-            "the rise goes on for one step too many, above 1: step `warmup_steps` belongs to the cosine": by(
-                ramp, lambda s, n, w: (s + 1) / w if s == w else cosine(s, n, w)
-            ),
-            "the last step of the warm-up is below the peak: divide by warmup_steps": by(
-                lambda s, w: (s + 1) / (w + 1), cosine
-            ),
+
+@exercise(
+    inputs=lambda: [(step, total, warmup) for total, warmup in ((20, 5), (64, 8)) for step in range(total)],
+    package=learning_rate_factor,
+    mistakes={
+        "the warm-up is missing: the first `warmup_steps` rise in a straight line": lambda s, n, w: wave(s / n),
+        "the rate is 0 at step 0, so the first batch teaches nothing: rise with step + 1": right_after(lambda s, w: s / w),
+        "the cosine counts from step 0, so it jumps down where the warm-up ends: count from there": rise_and(
+            lambda s, n, w: wave(s / n)
+        ),
+        "it falls below zero, and would climb the loss: a cosine goes from 1 to −1, so add 1 and halve": rise_and(
+            lambda s, n, w: math.cos(math.pi * (s - w) / (n - w))
+        ),
+        "it falls in a straight line: half a cosine stays high first and ends gently": rise_and(
+            lambda s, n, w: 1 - (s - w) / (n - w)
+        ),
+        "this is a quarter of a wave, which ends steeply: take half a wave, from 1 to −1, add 1 and halve": rise_and(
+            lambda s, n, w: math.cos(math.pi / 2 * (s - w) / (n - w))
+        ),
+        "it stays at the peak after the warm-up": rise_and(lambda s, n, w: 1),
+        "the cosine begins at 2: after adding 1, halve": rise_and(lambda s, n, w: 2 * wave((s - w) / (n - w))),
+        "the cosine is spread over all steps, and does not come down: it has total_steps − warmup_steps of them": rise_and(
+            lambda s, n, w: wave((s - w) / n)
+        ),
+        "the last step has a rate of 0 and teaches nothing: divide by total_steps − warmup_steps": rise_and(
+            lambda s, n, w: wave((s - w) / (n - w - 1))
+        ),
+        "the rise goes on for one step too many, above 1: step `warmup_steps` belongs to the cosine": rise_and(
+            lambda s, n, w: (s + 1) / w if s == w else wave((s - w) / (n - w))
+        ),
+        "the last step of the warm-up is below the peak: divide by warmup_steps": right_after(
+            lambda s, w: (s + 1) / (w + 1)
+        ),
+    },
+    tolerance=1e-6,
+)
+def schedule(step: int, total_steps: int, warmup_steps: int) -> float:
+    return rise_and(lambda s, n, w: wave((s - w) / (n - w)))(step, total_steps, warmup_steps)
+
+
+@examined(
+    right=lambda model: copy.deepcopy(model.state_dict()),
+    mistakes={
+        "return a dict from names to tensors": copy.deepcopy,
+        "running statistics are no parameters": lambda model: {
+            name: p.detach().clone() for name, p in model.named_parameters()
         },
-        tolerance=1e-6,
-    )
-
-
-@exercise
-def snapshot(answer: Callable[[nn.Module], dict[str, Tensor]]) -> str | None:
+        "take all that `state_dict()` names": lambda model: copy.deepcopy(dict(model.named_buffers())),
+        "of type ndarray: keep tensors": lambda model: {
+            name: tensor.numpy().copy() for name, tensor in model.state_dict().items()
+        },
+        "moves on with the model": lambda model: model.state_dict(),
+        "which rounds it": lambda model: {name: tensor.bfloat16() for name, tensor in model.state_dict().items()},
+        "has other values than the model had": lambda model: {
+            name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()
+        },
+    },
+)
+def snapshot(answer: Function) -> str | None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     model(torch.randn(8, 3))  # its running statistics move away from 0 and 1
     before = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -211,33 +257,20 @@ def snapshot(answer: Callable[[nn.Module], dict[str, Tensor]]) -> str | None:
     return None
 
 
-@exercise
-def standard_error(answer: Callable[[float, int], float]) -> str | None:
-    cases = [(0.9, 1_000), (0.5, 100), (0.98, 2_000)]
-    got = torch.tensor([number(answer(p, n)) for p, n in cases], dtype=torch.float64)
-
-    def of(formula: Callable[[float, int], float]) -> Tensor:
-        return torch.tensor([formula(p, n) for p, n in cases], dtype=torch.float64)
-
-    return diagnose(
-        got,
-        of(lambda p, n: math.sqrt(p * (1 - p) / n)),
-        {
-            "this is the variance: take its square root, so that it has the unit of the accuracy": of(
-                lambda p, n: p * (1 - p) / n
-            ),
-            "this is the spread of a single answer: the mean of n answers spreads √n times less": of(
-                lambda p, n: math.sqrt(p * (1 - p))
-            ),
-            "it is divided by n: the *variance* falls with n, its square root with √n": of(
-                lambda p, n: math.sqrt(p * (1 - p)) / n
-            ),
-            "the root is taken of n alone: take it of p (1 − p) as well": of(lambda p, n: p * (1 - p) / math.sqrt(n)),
-            "the 1 − p is missing: a model that is always right has no spread": of(lambda p, n: math.sqrt(p / n)),
-            "this is the half-width of a 95% interval, 1.96 standard errors": of(
-                lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n)
-            ),
-            "this is in percent: accuracies are shares in [0, 1] here": of(lambda p, n: 100 * math.sqrt(p * (1 - p) / n)),
-        },
-        tolerance=1e-6,
-    )
+@exercise(
+    inputs=lambda: [(0.9, 1_000), (0.5, 100), (0.98, 2_000)],
+    mistakes={
+        "this is the variance: take its square root, so that it has the unit of the accuracy": lambda p, n: p * (1 - p) / n,
+        "this is the spread of a single answer: the mean of n answers spreads √n times less": lambda p, n: math.sqrt(
+            p * (1 - p)
+        ),
+        "it is divided by n: the *variance* falls with n, its square root with √n": lambda p, n: math.sqrt(p * (1 - p)) / n,
+        "the root is taken of n alone: take it of p (1 − p) as well": lambda p, n: p * (1 - p) / math.sqrt(n),
+        "the 1 − p is missing: a model that is always right has no spread": lambda p, n: math.sqrt(p / n),
+        "this is the half-width of a 95% interval, 1.96 standard errors": lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n),
+        "this is in percent: accuracies are shares in [0, 1] here": lambda p, n: 100 * math.sqrt(p * (1 - p) / n),
+    },
+    tolerance=1e-6,
+)
+def standard_error(accuracy: float, n: int) -> float:
+    return math.sqrt(accuracy * (1 - accuracy) / n)
