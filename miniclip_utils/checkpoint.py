@@ -5,10 +5,10 @@ A file that cannot be written is a `UserError`, see `write_file`; the one that w
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import safetensors.torch
 import torch
@@ -79,7 +79,7 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
     else:
         weights = folder / "checkpoint.safetensors"
         tensors = _under("model.", read_tensors(weights))
-    load_weights(loaded.model, tensors, weights)
+    load_weights(loaded.model.state_dict(), tensors, repr(str(weights)))
     if (folder / "metrics.json").exists():
         loaded.metrics = read_json(folder / "metrics.json")
     loaded.model.to(device).eval()
@@ -93,7 +93,7 @@ def bundled_runs() -> list[str]:
 
 def save_model(model: MiniCLIP, folder: Path) -> None:
     """Writes `model.safetensors`."""
-    write_file(folder / "model.safetensors", safetensors.torch.save(_contiguous(model.state_dict())))
+    _write_tensors(folder / "model.safetensors", model.state_dict())
 
 
 def save_checkpoint(
@@ -105,15 +105,11 @@ def save_checkpoint(
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
             tensors |= {f"optimizer.{key}.{names[parameter]}": value for key, value in state.items()}
-    metadata = {"progress": json.dumps(progress)}
-    write_file(folder / "checkpoint.safetensors", safetensors.torch.save(_contiguous(tensors), metadata))
+    _write_tensors(folder / "checkpoint.safetensors", tensors, {"progress": json.dumps(progress)})
 
 
 def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer], folder: Path) -> dict[str, Any]:
-    """Puts model and optimizers back to where `save_checkpoint` left them.
-
-    Returns:
-        the progress that was saved.
+    """Puts model and optimizers back to where `save_checkpoint` left them. Returns the progress that was saved.
 
     Raises:
         UserError: the file is damaged, of another config, or not a checkpoint.
@@ -122,13 +118,11 @@ def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer]
     tensors = read_tensors(path)
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata() or {}
-    load_weights(model, _under("model.", tensors), path)
+    load_weights(model.state_dict(), _under("model.", tensors), repr(str(path)))
     try:
         progress = dict(json.loads(metadata["progress"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} holds weights, but not how far their training was: start anew in another folder"
-        ) from error
+        raise UserError(f"{str(path)!r} holds weights, but not how far their training was: start anew elsewhere") from error
     parameters = dict(model.named_parameters())
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     states = [(*name.partition("."), value) for name, value in _under("optimizer.", tensors).items()]
@@ -142,20 +136,12 @@ def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer]
     return progress
 
 
-def load_weights(model: MiniCLIP, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copies tensors into the model.
-
-    Raises:
-        UserError: see `match_tensors`.
-    """
-    match_tensors(model.state_dict(), tensors, repr(str(path)), "config.json")
-    model.load_state_dict(tensors)
-
-
-def match_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str, config: str) -> None:
-    """Compares the names and shapes of given tensors with a model's own.
+@torch.no_grad()
+def load_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str, config: str = "config.json") -> None:
+    """Copies tensors into a model's own ones.
 
     Args:
+        own: the state dict of the model.
         where, config: for the message, the source of the given tensors and of the model's architecture.
 
     Raises:
@@ -171,6 +157,8 @@ def match_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where:
         else:
             continue
         raise UserError(f"{where} {problem}: it is not whole, or of another model than {config}")
+    for name, tensor in own.items():
+        tensor.copy_(given[name])
 
 
 def write_config(config: RunConfig, folder: Path) -> None:
@@ -188,12 +176,9 @@ def read_config(folder: Path) -> RunConfig:
         raise UserError(f"there is no run {str(folder)!r}: name a folder that training wrote, or one of {bundled_runs()}")
     raw = read_json(folder / "config.json")
     try:
-        config = RunConfig(**_tuples(raw) | {"model": ModelConfig(**_tuples(raw["model"]))})
-        _check_types(config)
-        _check_types(config.model)
+        return _from_json(RunConfig, raw | {"model": _from_json(ModelConfig, raw["model"])})
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{str(folder / 'config.json')!r} is not the config of a run ({error})") from error
-    return config
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -211,39 +196,30 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{str(path)!r} is not a whole safetensors file ({error}): train again or restore it") from error
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and 0 <= value <= 10_000  # a larger one would ask for all memory
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}  # no other memory order can be saved
+    write_file(path, safetensors.torch.save(contiguous, metadata))
 
 
-FITS: dict[Any, Callable[[Any], bool]] = {  # type of a field → whether a value read from JSON fits it
-    int: _is_size,
-    int | None: lambda value: value is None or isinstance(value, int),
-    bool: lambda value: isinstance(value, bool),
-    str: lambda value: isinstance(value, str),
-    tuple[int, ...]: lambda value: isinstance(value, tuple) and all(map(_is_size, value)),
-    tuple[str, ...]: lambda value: isinstance(value, tuple) and all(isinstance(item, str) for item in value),
-    dict[str, Any]: lambda value: isinstance(value, dict),
-    ModelConfig: lambda value: isinstance(value, ModelConfig),
-}
-
-
-def _check_types(config: RunConfig | ModelConfig) -> None:
-    """Raises a TypeError that names a field of another type, or a size that no model has."""
+def _from_json(config_class: Any, content: dict[str, Any]) -> Any:
+    """A config from a JSON object, whose lists become tuples. Raises a TypeError that names a value of another type."""
+    config = config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
     for field in fields(config):
         value = getattr(config, field.name)
-        fits = isinstance(value, int) if field.name == "seed" else FITS[field.type](value)
+        fits = isinstance(value, int) if field.name == "seed" else _fits(value, field.type)
         if not fits:
             raise TypeError(f"{field.name!r} cannot be {value!r}")
+    return config
 
 
-def _tuples(content: dict[str, Any]) -> dict[str, Any]:
-    """Lists, the only sequences of JSON, as tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+def _fits(value: Any, type_: Any) -> bool:
+    """Whether a value is of the type of a config's field."""
+    if get_origin(type_) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(type_)[0]) for item in value)
+    if type_ is int:
+        return isinstance(value, int) and 0 <= value <= 10_000  # a larger size would ask for all memory
+    return isinstance(value, dict if get_origin(type_) is dict else type_)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}

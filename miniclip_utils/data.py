@@ -12,7 +12,7 @@ from .errors import UserError
 from .folders import captioned_splits, class_folder_splits, find_captions
 from .image_files import ImageFiles, read_images
 from .prompts import TEMPLATES
-from .shapes import CLASS_NAMES, IMAGE_SIZE, SPLITS, make_shapes
+from .shapes import CLASS_NAMES, SPLITS, make_shapes
 
 # The channel means and deviations that CLIP normalises its images with (openai/CLIP, clip.py).
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -70,13 +70,11 @@ def load_splits(
             raise UserError(f"{str(source)!r} has no split {split!r}: choose one of {', '.join(known)}")
     if image_size < 1:
         raise UserError(f"there are no images of {image_size} pixels: choose an image_size of 1 or more")
+    if source in ("shapes", "cifar10") and image_size != 32:
+        raise UserError(f"the images of {source!r} are 32 pixels wide: this model wants {image_size}")
     if source == "shapes":
-        if image_size != IMAGE_SIZE:
-            raise UserError(f"the shapes are drawn at {IMAGE_SIZE} pixels: this model wants {image_size}")
         return {split: ImageTextDataset(*make_shapes(split, seed), CLASS_NAMES) for split in splits}
     if source == "cifar10":
-        if image_size != 32:
-            raise UserError(f"the images of CIFAR-10 are 32 pixels wide: this model wants {image_size}")
         cifar10, class_names = load_cifar10(seed)
         return {split: ImageTextDataset(*cifar10[split], class_names) for split in splits}
     return _load_files(source, image_size, seed, skip_bad_images, splits)
@@ -127,11 +125,8 @@ def augment(images: Tensor, flip: bool, shift: int) -> Tensor:
     whole batch, on its own device.
 
     Args:
-        images: uint8 (N, 3, H, W).
+        images: uint8 (N, 3, H, W); so is the result, in channels-last memory order.
         shift: in pixels, smaller than H and W.
-
-    Returns:
-        uint8 (N, 3, H, W), in channels-last memory order.
     """
     n, _, height, width = images.shape
     device = images.device
@@ -158,9 +153,7 @@ class BatchLoader:
     and the augmentation come from torch's global random numbers: `torch.manual_seed` before an epoch fixes both.
 
     Args:
-        dataset: its images and labels are copied to the device.
         batch_size: pairs in a batch; the last, smaller batch of an epoch is dropped, since its loss would not compare.
-        device: where batches are made.
         flip, shift: see `augment`.
     """
 

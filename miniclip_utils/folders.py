@@ -22,28 +22,38 @@ SHARES = {"test": 0.1, "validation": 0.05}  # of all images, where the source ha
 
 
 def find_captions(files: ImageFiles) -> str | None:
-    """The name of the `captions.csv`, if there is one.
-
-    Raises:
-        UserError: there are several.
-    """
+    """The name of the `captions.csv`, if there is one; several are a `UserError`."""
     found = sorted(name for name in files.files if PurePosixPath(name).name == "captions.csv")
     if len(found) > 1:
-        raise UserError(
-            f"{str(files.path)!r} holds {first_few(found)}: name the folder of one of them, or join them into one"
-        )
+        raise UserError(f"{str(files.path)!r} holds {first_few(found)}: name the folder of one, or join them into one")
     return found[0] if found else None
 
 
 def class_folder_splits(files: ImageFiles, seed: int) -> tuple[Splits, tuple[str, ...]]:
     """Sorts the images of class-named folders into splits. Returns these and the class names.
 
+    A split without folders takes a random share of each class's training images.
+
     Raises:
         UserError: no folder is found; or one is empty, has no training images, or reads the same as another.
     """
     found, has_splits = _find_class_folders(files)
     _check_class_folders(found, has_splits, repr(str(files.path)))
-    return _split_class_folders(found, seed)
+    present = {split for split, _ in found}
+    classes = sorted(name for split, name in found if split == "train")
+    splits: Splits = {"train": [], "validation": [], "test": []}
+    generator = torch.Generator().manual_seed(seed)
+    for label, name in enumerate(classes):
+        train = found["train", name]
+        order = torch.randperm(len(train), generator=generator).tolist()
+        for split in SHARES:
+            if split in present:
+                splits[split] += [(file, label) for file in found.get((split, name), [])]
+            else:
+                taken = [order.pop() for _ in range(_set_aside(split, len(train)))]
+                splits[split] += [(train[index], label) for index in sorted(taken)]
+        splits["train"] += [(train[index], label) for index in sorted(order)]
+    return splits, tuple(name.replace("_", " ") for name in classes)
 
 
 def _find_class_folders(files: ImageFiles) -> tuple[ClassFolders, bool]:
@@ -86,25 +96,6 @@ def _check_class_folders(found: ClassFolders, has_splits: bool, where: str) -> N
     twins = [name for name in words if count[words[name]] > 1]
     if twins:
         raise UserError(f"{where} has class folders whose names read the same: {first_few(twins)}. Rename or join them")
-
-
-def _split_class_folders(found: ClassFolders, seed: int) -> tuple[Splits, tuple[str, ...]]:
-    """The splits and the class names. A split without folders takes a random share of each class's training images."""
-    present = {split for split, _ in found}
-    classes = sorted(name for split, name in found if split == "train")
-    splits: Splits = {"train": [], "validation": [], "test": []}
-    generator = torch.Generator().manual_seed(seed)
-    for label, name in enumerate(classes):
-        train = found["train", name]
-        order = torch.randperm(len(train), generator=generator).tolist()
-        for split in SHARES:
-            if split in present:
-                splits[split] += [(file, label) for file in found.get((split, name), [])]
-            else:
-                taken = [order.pop() for _ in range(_set_aside(split, len(train)))]
-                splits[split] += [(train[index], label) for index in sorted(taken)]
-        splits["train"] += [(train[index], label) for index in sorted(order)]
-    return splits, tuple(name.replace("_", " ") for name in classes)
 
 
 def _set_aside(split: str, count: int) -> int:

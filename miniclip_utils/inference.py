@@ -34,8 +34,7 @@ def classify(
         for each image its likeliest labels, each as {"label", "probability", "similarity"}.
 
     Raises:
-        UserError: the labels are too few, empty, too long, or read the same to this model; or there is no template, or
-            one without `{}`.
+        UserError: see `check_labels`; or there is no template, or one without `{}`.
     """
     templates = run.config.templates[:1] if templates is None else templates
     check_labels(run, labels)
@@ -43,20 +42,13 @@ def classify(
     probability = (run.model.logit_scale.exp() * similarity).softmax(dim=1)
     best = probability.topk(min(top, len(labels)), dim=1).indices
     return [
-        [
-            {"label": labels[k], "probability": probability[row, k].item(), "similarity": similarity[row, k].item()}
-            for k in order
-        ]
-        for row, order in enumerate(best.tolist())
+        [{"label": labels[k], "probability": p[k].item(), "similarity": s[k].item()} for k in order.tolist()]
+        for p, s, order in zip(probability, similarity, best, strict=True)
     ]
 
 
 def check_labels(run: Run, labels: Sequence[str]) -> None:
-    """Refuses labels among which the model cannot choose.
-
-    Raises:
-        UserError: there are fewer than two, or one is empty or too long, or two read the same.
-    """
+    """Refuses, with a `UserError`, fewer than two labels, empty or too long ones, and two that read the same."""
     if len(labels) < 2:
         raise UserError(f"the model chooses among labels, and needs at least two: there are {len(labels)}")
     tokens: dict[tuple[int, ...], str] = {}
@@ -70,14 +62,11 @@ def check_labels(run: Run, labels: Sequence[str]) -> None:
 
 
 def search_images(run: Run, query: Tensor, images: Tensor, top: int = 5) -> list[tuple[int, float]]:
-    """The images most similar to a query, which may come from either tower.
+    """The index and cosine of the images most similar to a query, best first.
 
     Args:
         query: L2-normalised feature (embed_dim,), of an image or of a text.
         images: uint8 (N, 3, image_size, image_size).
-
-    Returns:
-        index and cosine of the best, best first.
     """
     similarity = encode_images(run.model, images) @ query
     best = similarity.topk(min(top, len(images)))
@@ -100,18 +89,13 @@ def text_query(run: Run, text: str) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m miniclip_utils.inference", description="Name images, or find them, with a trained mini-CLIP."
-    )
+    says = "Name images, or find them, with a trained mini-CLIP."
+    parser = argparse.ArgumentParser(prog="python -m miniclip_utils.inference", description=says)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files to name")
     parser.add_argument("--run", required=True, help=f"folder of a run, or one of {', '.join(bundled_runs())}")
     parser.add_argument("--labels", nargs="*", metavar="LABEL", help="names to choose among (default: the trained ones)")
-    parser.add_argument(
-        "--template",
-        nargs="+",
-        metavar="TEMPLATE",
-        help="sentence with {} for the label; several make an ensemble (default: the first one that was trained)",
-    )
+    about_template = "sentence with {} for the label; several make an ensemble (default: the first one that was trained)"
+    parser.add_argument("--template", nargs="+", help=about_template)
     parser.add_argument("--similar-to", metavar="IMAGE", help="find the images in --in that look like this one")
     parser.add_argument("--find", metavar="TEXT", help="find the images in --in that this text describes")
     parser.add_argument("--in", dest="folder", metavar="FOLDER", help="folder or archive of images to search")
@@ -130,18 +114,18 @@ def main() -> None:
 
     run = load_run(options.run, options.device)
     labels = run.config.class_names if options.labels is None else options.labels
-    unknown = run.tokenizer.unknown_words([*labels, *(options.template or []), options.find or ""])
-    unknown = [word for word in unknown if word not in "{}"]
+    words = run.tokenizer.unknown_words([*labels, *(options.template or []), options.find or ""])
+    unknown = [word for word in words if word not in "{}"]
     if unknown:
-        print(f"note: {unknown_words_note(run, unknown)}", file=sys.stderr)
+        never = f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it"
+        known = first_few((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
+        print(f"note: {never}. It knows: {known}", file=sys.stderr)
     answer: dict[str, Any] = {"run": options.run, "unknown_words": unknown}
     size = run.config.model.image_size
     if options.images:
         images = torch.stack([read_image(image, size) for image in options.images])
-        predictions = classify(run, images, labels, options.template, options.top)
-        answer["images"] = [
-            {"image": image, "predictions": best} for image, best in zip(options.images, predictions, strict=True)
-        ]
+        named = zip(options.images, classify(run, images, labels, options.template, options.top), strict=True)
+        answer["images"] = [{"image": image, "predictions": best} for image, best in named]
     else:
         if options.find is not None:
             query = text_query(run, options.find)
@@ -159,12 +143,6 @@ def main() -> None:
 
 def is_same_file(path: Path, other: str | None) -> bool:
     return other is not None and path.exists() and path.samefile(other)
-
-
-def unknown_words_note(run: Run, unknown: Sequence[str]) -> str:
-    """A note for a user whose text has words that the model was not trained with."""
-    known = first_few((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
-    return f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it. It knows: {known}"
 
 
 def as_text(answer: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ Of the 64 colour–shape pairs, 16 never appear in training: a model that names 
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -76,23 +75,14 @@ def moon(x: Tensor, y: Tensor) -> Tensor:
 
 
 # Each takes points in units of the shape's radius, x to the right and y downwards.
-SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "circle": circle,
-    "ring": ring,
-    "square": square,
-    "triangle": triangle,
-    "cross": cross,
-    "star": star,
-    "heart": heart,
-    "moon": moon,
-}
+SHAPES = {shape.__name__: shape for shape in (circle, ring, square, triangle, cross, star, heart, moon)}
 
 CLASS_NAMES = tuple(f"{size} {color} {shape}" for size in SIZES for color in COLORS for shape in SHAPES)
 
 
 def is_held_out(label: Tensor) -> Tensor:
     """Whether a class is never trained: two shapes of each colour, and so two colours of each shape."""
-    color, shape = label // len(SHAPES) % len(COLORS), label % len(SHAPES)
+    _, color, shape = torch.unravel_index(label, (len(SIZES), len(COLORS), len(SHAPES)))
     return torch.isin((shape - color) % len(SHAPES), torch.tensor([0, 3]))
 
 
@@ -100,11 +90,7 @@ SPLITS = {"train": 20_000, "validation": 2_000, "test": 2_000, "held_out": 2_000
 
 
 def make_shapes(split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draws one split; the same split and seed give the same pixels on every machine.
-
-    Args:
-        split: "train", "validation" or "test", of the 96 trained classes; "held_out", of the 32 others.
-        seed: another seed draws other scenes.
+    """Draws one split: "train", "validation" or "test", of the 96 trained classes; "held_out", of the 32 others.
 
     Returns:
         images, uint8 (N, 3, 32, 32), and labels, int64 (N,), indices into `CLASS_NAMES`.
@@ -117,19 +103,13 @@ def make_shapes(split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def draw(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws one scene for each label (N,), with random place, size, rotation, colour, background and noise.
-
-    Returns:
-        uint8 (N, 3, 32, 32).
-    """
+    """Draws a scene, uint8 (3, 32, 32), for each label (N,): random place, size, rotation, colours and noise."""
 
     def uniform(low: float | Tensor, high: float | Tensor, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
     n = len(labels)
-    size = labels // (len(SHAPES) * len(COLORS))
-    color = labels // len(SHAPES) % len(COLORS)
-    shape = labels % len(SHAPES)
+    size, color, shape = torch.unravel_index(labels, (len(SIZES), len(COLORS), len(SHAPES)))
 
     smallest, largest = torch.tensor(list(SIZES.values()), dtype=torch.float64)[size].unbind(1)
     radius = uniform(smallest, largest, n)
