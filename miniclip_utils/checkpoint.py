@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.optim import Optimizer
 
 from .device import find_device
 from .errors import UserError
@@ -66,19 +67,15 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
         UserError: the folder holds no run, or a damaged one, or weights of another config; or the device does not work.
     """
     device = find_device(device)
-    bundled = WEIGHTS_FOLDER / str(run)
-    folder = bundled if str(run) in bundled_runs() else Path(os.path.expanduser(run))
+    folder = WEIGHTS_FOLDER / run if str(run) in bundled_runs() else Path(os.path.expanduser(run))
     config = read_config(folder)
     try:
         loaded = new_run(config)
     except (TypeError, ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError) as error:
         raise UserError(f"{str(folder / 'config.json')!r} does not describe a model ({error})") from error
-    weights = folder / "model.safetensors"
-    if weights.exists():
-        tensors = read_tensors(weights)
-    else:
-        weights = folder / "checkpoint.safetensors"
-        tensors = _under("model.", read_tensors(weights))
+    is_finished = (folder / "model.safetensors").exists()
+    weights = folder / ("model.safetensors" if is_finished else "checkpoint.safetensors")
+    tensors = read_tensors(weights) if is_finished else _under("model.", read_tensors(weights))
     load_weights(loaded.model.state_dict(), tensors, repr(str(weights)))
     if (folder / "metrics.json").exists():
         loaded.metrics = read_json(folder / "metrics.json")
@@ -96,9 +93,7 @@ def save_model(model: MiniCLIP, folder: Path) -> None:
     _write_tensors(folder / "model.safetensors", model.state_dict())
 
 
-def save_checkpoint(
-    model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer], folder: Path, progress: dict[str, Any]
-) -> None:
+def save_checkpoint(model: MiniCLIP, optimizers: Sequence[Optimizer], folder: Path, progress: dict[str, Any]) -> None:
     """Writes `checkpoint.safetensors`: weights, optimizer state and progress in one file, so that they always agree."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
@@ -108,7 +103,7 @@ def save_checkpoint(
     _write_tensors(folder / "checkpoint.safetensors", tensors, {"progress": json.dumps(progress)})
 
 
-def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer], folder: Path) -> dict[str, Any]:
+def load_checkpoint(model: MiniCLIP, optimizers: Sequence[Optimizer], folder: Path) -> dict[str, Any]:
     """Puts model and optimizers back to where `save_checkpoint` left them. Returns the progress that was saved.
 
     Raises:
@@ -117,19 +112,19 @@ def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer]
     path = folder / "checkpoint.safetensors"
     tensors = read_tensors(path)
     with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
+        metadata = file.metadata()
     load_weights(model.state_dict(), _under("model.", tensors), repr(str(path)))
     try:
         progress = dict(json.loads(metadata["progress"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{str(path)!r} holds weights, but not how far their training was: start anew elsewhere") from error
-    parameters = dict(model.named_parameters())
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter in owner}
     states = [(*name.partition("."), value) for name, value in _under("optimizer.", tensors).items()]
-    if {name for _, _, name, _ in states} != {name for name, parameter in parameters.items() if parameter in owner}:
+    if {name for _, _, name, _ in states} != trained.keys():
         raise UserError(f"{str(path)!r} does not hold the optimizer's state of each weight: start anew in another folder")
     for key, _, name, value in states:
-        parameter = parameters[name]
+        parameter = trained[name]
         if value.shape == parameter.shape:  # in the parameter's own memory order, for the same sums bit for bit
             value = torch.empty_like(parameter).copy_(value)
         owner[parameter].state[parameter][key] = value
@@ -138,14 +133,9 @@ def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer]
 
 @torch.no_grad()
 def load_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str, config: str = "config.json") -> None:
-    """Copies tensors into a model's own ones.
+    """Copies tensors into a model's own, its state dict. One that is missing, not known or misshapen is a `UserError`.
 
-    Args:
-        own: the state dict of the model.
-        where, config: for the message, the source of the given tensors and of the model's architecture.
-
-    Raises:
-        UserError: a tensor is missing, not known, or of another shape; it is named.
+    Its sentence calls the source of the tensors `where`, and that of the model's architecture `config`.
     """
     for name in sorted(own.keys() | given.keys()):
         if name not in given:
@@ -167,11 +157,7 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Reads `config.json`.
-
-    Raises:
-        UserError: it is missing, or a value is missing, not known, or not of the type that it must have.
-    """
+    """Reads `config.json`; a missing one, or one with a value missing, not known or of another type, is a `UserError`."""
     if not os.path.isdir(folder):  # unlike Path's, never an OSError, such as for a name that is too long
         raise UserError(f"there is no run {str(folder)!r}: name a folder that training wrote, or one of {bundled_runs()}")
     raw = read_json(folder / "config.json")
@@ -182,11 +168,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file.
-
-    Raises:
-        UserError: it is missing, or not a whole safetensors file; a pickle is refused without unpickling it.
-    """
+    """Reads a safetensors file; one that is missing or damaged, or a pickle, which is not unpickled, is a `UserError`."""
     try:
         with open(path, "rb"):  # safetensors would call a file without read permission missing
             return safetensors.torch.load_file(path)
@@ -206,8 +188,7 @@ def _from_json(config_class: Any, content: dict[str, Any]) -> Any:
     config = config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
     for field in fields(config):
         value = getattr(config, field.name)
-        fits = isinstance(value, int) if field.name == "seed" else _fits(value, field.type)
-        if not fits:
+        if not (isinstance(value, int) if field.name == "seed" else _fits(value, field.type)):
             raise TypeError(f"{field.name!r} cannot be {value!r}")
     return config
 

@@ -32,7 +32,7 @@ def load_cifar10(seed: int = 0) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple
         and the ten class names.
 
     Raises:
-        UserError: it cannot be downloaded, or the downloaded file was changed.
+        UserError: it cannot be downloaded or kept, or the file that is there was changed.
     """
     with tarfile.open(download_cifar10()) as archive:
         files = ((member.name, archive.extractfile(member)) for member in archive)
@@ -56,11 +56,7 @@ def _decode(content: bytes) -> tuple[Tensor, Tensor]:
 
 
 def download_cifar10() -> Path:
-    """The path of the archive, downloaded if it is not there yet, once however many processes ask for it.
-
-    Raises:
-        UserError: it cannot be downloaded or kept, or the file that is there was changed.
-    """
+    """The path of the archive, downloaded if it is not there yet, once however many processes ask for it."""
     archive = data_folder() / "cifar-10-binary.tar.gz"
     timeout = socket.getdefaulttimeout()
     try:

@@ -113,8 +113,7 @@ def _load_files(
 
 def normalize(images: Tensor) -> Tensor:
     """uint8 images (N, 3, H, W) → the model's input: float, each channel with about zero mean and unit deviation."""
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    mean, std = torch.tensor((MEAN, STD), device=images.device).view(2, 3, 1, 1)
     return (images / 255 - mean) / std
 
 

@@ -1,6 +1,7 @@
 """Where a model looks: Grad-CAM for the ResNet, attention maps for the Vision Transformer and the text tower."""
 
 from contextlib import ExitStack
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -82,7 +83,4 @@ def attention_rollout(maps: Tensor) -> Tensor:
         (N, T, T): what each token's output takes from each token's input, if only attention mixed them.
     """
     steps = (maps.mean(dim=2) + torch.eye(maps.shape[-1], device=maps.device)) / 2  # (layers, N, T, T)
-    rollout = steps[0]
-    for step in steps[1:]:
-        rollout = step @ rollout
-    return rollout
+    return reduce(lambda rollout, step: step @ rollout, steps)

@@ -69,7 +69,8 @@ Source = tuple[dict[str, bool], Callable[[str], IO[bytes]]]
 
 
 def open_folder(path: Path) -> Source:
-    return dict(walk_files(path)), lambda name: (path / name).open("rb")
+    members = {below.relative_to(path).as_posix(): is_folder for below, is_folder in walk_files(path)}
+    return members, lambda name: (path / name).open("rb")
 
 
 def open_zip(path: Path) -> Source:
@@ -109,22 +110,16 @@ def _inside(archive: Path, name: str) -> str:
     return str(path)
 
 
-def walk_files(folder: Path) -> Iterator[tuple[str, bool]]:
-    """The sorted relative names of all files and folders below a folder, each with whether it is a folder.
-
-    A folder that cannot be read, or is a link to one that holds it, is an OSError.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        above = (folder / path for path in Path(place).relative_to(folder).parents)
-        if Path(place).is_symlink() and any(path.resolve().is_relative_to(Path(place).resolve()) for path in above):
-            raise OSError(f"{place!r} is a link to a folder that holds it")
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        for name in (*folders, *sorted(files)):
-            yield Path(place, name).relative_to(folder).as_posix(), name in folders
+def walk_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, bool]]:
+    """All that lies below a folder, sorted, each with whether it is a folder. `above` are the folders on the way to it."""
+    real = folder.resolve()
+    if any(outer.is_relative_to(real) for outer in above):
+        raise OSError(f"{str(folder)!r} is a link to a folder that holds it")
+    for path in sorted(Path(entry) for entry in os.scandir(folder)):
+        is_folder = os.path.isdir(path)  # unlike Path's, never an OSError
+        yield path, is_folder
+        if is_folder and not is_hidden(path.name):
+            yield from walk_files(path, (*above, real))
 
 
 def is_hidden(name: str) -> bool:
@@ -145,11 +140,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_image(file: str | Path | IO[bytes], image_size: int) -> Tensor:
-    """One image, its centre square resized (bicubic) to uint8 (3, image_size, image_size).
-
-    Raises:
-        UserError: the file is missing, or is not a whole image.
-    """
+    """One image, its centre square resized (bicubic) to uint8 (3, image_size, image_size); a bad file is a `UserError`."""
     name = file if isinstance(file, (str, Path)) else getattr(file, "name", "the image")
     try:
         with warnings.catch_warnings():

@@ -3,12 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .checkpoint import Run, bundled_runs, load_run
@@ -62,30 +61,23 @@ def check_labels(run: Run, labels: Sequence[str]) -> None:
 
 
 def search_images(run: Run, query: Tensor, images: Tensor, top: int = 5) -> list[tuple[int, float]]:
-    """The index and cosine of the images most similar to a query, best first.
+    """The index and cosine of the images most similar to a query from either tower, best first.
 
     Args:
         query: L2-normalised feature (embed_dim,), of an image or of a text.
         images: uint8 (N, 3, image_size, image_size).
     """
-    similarity = encode_images(run.model, images) @ query
-    best = similarity.topk(min(top, len(images)))
+    best = (encode_images(run.model, images) @ query).topk(min(top, len(images)))
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 def text_query(run: Run, text: str) -> Tensor:
-    """The L2-normalised feature (embed_dim,) of a text as it stands.
-
-    Raises:
-        UserError: the text is empty or too long, or none of its words is in the vocabulary.
-    """
+    """The L2-normalised feature (embed_dim,) of a text; an empty, too long or wholly unknown one is a `UserError`."""
     if not text.strip():
         raise UserError("the text to look for is empty: describe a picture")
     if set(split_words(text)) <= set(run.tokenizer.unknown_words([text])):
         raise UserError(f"the model knows none of the words in {text!r}: describe the picture in words that it has learned")
-    tokens = run.tokenizer(text)
-    with torch.inference_mode():
-        return F.normalize(run.model.encode_text(tokens.to(run.model.logit_scale.device)), dim=-1)[0]
+    return class_features(run.model, run.tokenizer, [text], ["{}"])[0]
 
 
 def main() -> None:
@@ -115,8 +107,7 @@ def main() -> None:
     run = load_run(options.run, options.device)
     labels = run.config.class_names if options.labels is None else options.labels
     words = run.tokenizer.unknown_words([*labels, *(options.template or []), options.find or ""])
-    unknown = [word for word in words if word not in "{}"]
-    if unknown:
+    if unknown := [word for word in words if word not in "{}"]:
         never = f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it"
         known = first_few((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
         print(f"note: {never}. It knows: {known}", file=sys.stderr)
@@ -138,21 +129,19 @@ def main() -> None:
         images, kept = read_images(files, names, size, skip_bad_images=True)
         found = search_images(run, query, images, options.top)
         answer["found"] = [{"image": str(files.path / names[kept[k]]), "similarity": cosine} for k, cosine in found]
-    print(json.dumps(answer) if options.json else as_text(answer))
+    print(json.dumps(answer) if options.json else "\n".join(lines_of(answer)))
 
 
 def is_same_file(path: Path, other: str | None) -> bool:
     return other is not None and path.exists() and path.samefile(other)
 
 
-def as_text(answer: dict[str, Any]) -> str:
+def lines_of(answer: dict[str, Any]) -> Iterator[str]:
     """The answer for human readers."""
-    lines = []
     for image in answer.get("images", []):
-        lines.append(f"{image['image']}:")
-        lines += [f"  {100 * best['probability']:5.1f}%  {best['label']}" for best in image["predictions"]]
-    lines += [f"  {found['similarity']:6.3f}  {found['image']}" for found in answer.get("found", [])]
-    return "\n".join(lines)
+        yield f"{image['image']}:"
+        yield from (f"  {100 * best['probability']:5.1f}%  {best['label']}" for best in image["predictions"])
+    yield from (f"  {found['similarity']:6.3f}  {found['image']}" for found in answer.get("found", []))
 
 
 if __name__ == "__main__":

@@ -62,19 +62,15 @@ def openai_name(name: str) -> str:
 
 
 def from_state_dict(tensors: Mapping[str, Tensor], config: ModelConfig) -> MiniCLIP:
-    """Copies a state dict with OpenAI's names into a new model, in float32 and evaluation mode.
+    """Copies a state dict with OpenAI's names into a new model, in float32 and evaluation mode. Errors: see `load_weights`.
 
     Args:
         tensors: as in OpenAI's files and in open_clip's, of any floating-point type.
         config: one of `CONFIGS`. The activation has no weights that could tell it apart: for weights that open_clip's
             authors trained with plain GELU pass `replace(config, quick_gelu=False)`.
-
-    Raises:
-        UserError: a tensor is missing, not known, or of another shape; it is named.
     """
     with torch.device("meta"):  # shapes without memory: no random weights, which would be overwritten at once
-        model = MiniCLIP(config, VOCAB_SIZE, CONTEXT_LENGTH)
-    model.to_empty(device="cpu")
+        model = MiniCLIP(config, VOCAB_SIZE, CONTEXT_LENGTH).to_empty(device="cpu")
     own = {openai_name(name): tensor for name, tensor in model.state_dict().items()}
     for name in ("visual.proj", "text_projection"):
         own[name] = own[name].T  # theirs is a plain matrix (in, out), and nn.Linear's weight is (out, in)
@@ -86,8 +82,7 @@ def from_state_dict(tensors: Mapping[str, Tensor], config: ModelConfig) -> MiniC
 def from_open_clip(model: "open_clip.CLIP") -> MiniCLIP:
     """A `MiniCLIP` with the sizes, the activation and a copy of the weights of an open_clip model.
 
-    Raises:
-        UserError: the model is built otherwise than CLIP's Vision Transformers.
+    A model that is built otherwise than CLIP's Vision Transformers is a `UserError`.
     """
     import open_clip
 
