@@ -168,7 +168,7 @@ def read_config(folder: Path) -> RunConfig:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file; one that is missing or damaged, or a pickle, which is not unpickled, is a `UserError`."""
+    """Reads a safetensors file. One that is missing or damaged is a `UserError`; so is a pickle, without unpickling it."""
     try:
         with open(path, "rb"):  # safetensors would call a file without read permission missing
             return safetensors.torch.load_file(path)

@@ -35,8 +35,7 @@ def load_cifar10(seed: int = 0) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple
         UserError: it cannot be downloaded or kept, or the file that is there was changed.
     """
     with tarfile.open(download_cifar10()) as archive:
-        files = ((member.name, archive.extractfile(member)) for member in archive)
-        contents = {PurePosixPath(name).name: file.read() for name, file in files if file}
+        contents = {PurePosixPath(info.name).name: file.read() for info in archive if (file := archive.extractfile(info))}
     class_names = tuple(contents["batches.meta.txt"].decode().split())
     images, labels = _decode(b"".join(contents[f"data_batch_{number}.bin"] for number in range(1, 6)))
     generator = torch.Generator().manual_seed(seed)

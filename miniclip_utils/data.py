@@ -49,12 +49,10 @@ def load_splits(
     """Loads the splits of a dataset into memory. Each file is read once.
 
     Args:
-        source: "shapes"; "cifar10"; or the path of a folder or archive (.tar, .tar.gz, .tar.xz, .zip) with
-
-            - class-named folders of images, below `train/`, `test/` and perhaps `validation/`, or without these; or
-            - images and a `captions.csv` with the columns `file` and `caption`.
-
-            Without a test split, a tenth of each class becomes one; without a validation split, a twentieth.
+        source: "shapes"; "cifar10"; or the path of a folder or archive (.tar, .tar.gz, .tar.xz, .zip) with class-named
+            folders of images, below `train/`, `test/` and perhaps `validation/`, or without these; or with images and a
+            `captions.csv`, which has the columns `file` and `caption`. Without a test split, a tenth of each class
+            becomes one; without a validation split, a twentieth.
         image_size: height and width in pixels that the images of a folder or archive are brought to.
         seed: draws the shapes, and picks the images of a split that the source lacks.
         skip_bad_images: leave out files that are not whole images, with a warning that names them.
