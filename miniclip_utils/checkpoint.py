@@ -5,15 +5,16 @@ A file that cannot be written is a `UserError`, see `write_file`; the one that w
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.optim import Optimizer
 
 from .device import find_device
 from .errors import UserError
@@ -66,20 +67,16 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
         UserError: the folder holds no run, or a damaged one, or weights of another config; or the device does not work.
     """
     device = find_device(device)
-    bundled = WEIGHTS_FOLDER / str(run)
-    folder = bundled if str(run) in bundled_runs() else Path(os.path.expanduser(run))
+    folder = WEIGHTS_FOLDER / run if str(run) in bundled_runs() else Path(os.path.expanduser(run))
     config = read_config(folder)
     try:
         loaded = new_run(config)
     except (TypeError, ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError) as error:
         raise UserError(f"{str(folder / 'config.json')!r} does not describe a model ({error})") from error
-    weights = folder / "model.safetensors"
-    if weights.exists():
-        tensors = read_tensors(weights)
-    else:
-        weights = folder / "checkpoint.safetensors"
-        tensors = _under("model.", read_tensors(weights))
-    load_weights(loaded.model, tensors, weights)
+    is_finished = (folder / "model.safetensors").exists()
+    weights = folder / ("model.safetensors" if is_finished else "checkpoint.safetensors")
+    tensors = read_tensors(weights) if is_finished else _under("model.", read_tensors(weights))
+    load_weights(loaded.model.state_dict(), tensors, repr(str(weights)))
     if (folder / "metrics.json").exists():
         loaded.metrics = read_json(folder / "metrics.json")
     loaded.model.to(device).eval()
@@ -93,27 +90,21 @@ def bundled_runs() -> list[str]:
 
 def save_model(model: MiniCLIP, folder: Path) -> None:
     """Writes `model.safetensors`."""
-    write_file(folder / "model.safetensors", safetensors.torch.save(_contiguous(model.state_dict())))
+    _write_tensors(folder / "model.safetensors", model.state_dict())
 
 
-def save_checkpoint(
-    model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer], folder: Path, progress: dict[str, Any]
-) -> None:
+def save_checkpoint(model: MiniCLIP, optimizers: Sequence[Optimizer], folder: Path, progress: dict[str, Any]) -> None:
     """Writes `checkpoint.safetensors`: weights, optimizer state and progress in one file, so that they always agree."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
             tensors |= {f"optimizer.{key}.{names[parameter]}": value for key, value in state.items()}
-    metadata = {"progress": json.dumps(progress)}
-    write_file(folder / "checkpoint.safetensors", safetensors.torch.save(_contiguous(tensors), metadata))
+    _write_tensors(folder / "checkpoint.safetensors", tensors, {"progress": json.dumps(progress)})
 
 
-def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer], folder: Path) -> dict[str, Any]:
-    """Puts model and optimizers back to where `save_checkpoint` left them.
-
-    Returns:
-        the progress that was saved.
+def load_checkpoint(model: MiniCLIP, optimizers: Sequence[Optimizer], folder: Path) -> dict[str, Any]:
+    """Puts model and optimizers back to where `save_checkpoint` left them. Returns the progress that was saved.
 
     Raises:
         UserError: the file is damaged, of another config, or not a checkpoint.
@@ -121,45 +112,30 @@ def load_checkpoint(model: MiniCLIP, optimizers: Sequence[torch.optim.Optimizer]
     path = folder / "checkpoint.safetensors"
     tensors = read_tensors(path)
     with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    load_weights(model, _under("model.", tensors), path)
+        metadata = file.metadata()
+    load_weights(model.state_dict(), _under("model.", tensors), repr(str(path)))
     try:
         progress = dict(json.loads(metadata["progress"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{str(path)!r} holds weights, but not how far their training was: start anew in another folder"
-        ) from error
-    parameters = dict(model.named_parameters())
+        raise UserError(f"{str(path)!r} holds weights, but not how far their training was: start anew elsewhere") from error
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter in owner}
     states = [(*name.partition("."), value) for name, value in _under("optimizer.", tensors).items()]
-    if {name for _, _, name, _ in states} != {name for name, parameter in parameters.items() if parameter in owner}:
+    if {name for _, _, name, _ in states} != trained.keys():
         raise UserError(f"{str(path)!r} does not hold the optimizer's state of each weight: start anew in another folder")
     for key, _, name, value in states:
-        parameter = parameters[name]
+        parameter = trained[name]
         if value.shape == parameter.shape:  # in the parameter's own memory order, for the same sums bit for bit
             value = torch.empty_like(parameter).copy_(value)
         owner[parameter].state[parameter][key] = value
     return progress
 
 
-def load_weights(model: MiniCLIP, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copies tensors into the model.
+@torch.no_grad()
+def load_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str, config: str = "config.json") -> None:
+    """Copies tensors into a model's own, its state dict. One that is missing, not known or misshapen is a `UserError`.
 
-    Raises:
-        UserError: see `match_tensors`.
-    """
-    match_tensors(model.state_dict(), tensors, repr(str(path)), "config.json")
-    model.load_state_dict(tensors)
-
-
-def match_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str, config: str) -> None:
-    """Compares the names and shapes of given tensors with a model's own.
-
-    Args:
-        where, config: for the message, the source of the given tensors and of the model's architecture.
-
-    Raises:
-        UserError: a tensor is missing, not known, or of another shape; it is named.
+    Its sentence calls the source of the tensors `where`, and that of the model's architecture `config`.
     """
     for name in sorted(own.keys() | given.keys()):
         if name not in given:
@@ -171,6 +147,8 @@ def match_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], where:
         else:
             continue
         raise UserError(f"{where} {problem}: it is not whole, or of another model than {config}")
+    for name, tensor in own.items():
+        tensor.copy_(given[name])
 
 
 def write_config(config: RunConfig, folder: Path) -> None:
@@ -179,29 +157,18 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """Reads `config.json`.
-
-    Raises:
-        UserError: it is missing, or a value is missing, not known, or not of the type that it must have.
-    """
+    """Reads `config.json`; a missing one, or one with a value missing, not known or of another type, is a `UserError`."""
     if not os.path.isdir(folder):  # unlike Path's, never an OSError, such as for a name that is too long
         raise UserError(f"there is no run {str(folder)!r}: name a folder that training wrote, or one of {bundled_runs()}")
     raw = read_json(folder / "config.json")
     try:
-        config = RunConfig(**_tuples(raw) | {"model": ModelConfig(**_tuples(raw["model"]))})
-        _check_types(config)
-        _check_types(config.model)
+        return _from_json(RunConfig, raw | {"model": _from_json(ModelConfig, raw["model"])})
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{str(folder / 'config.json')!r} is not the config of a run ({error})") from error
-    return config
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file.
-
-    Raises:
-        UserError: it is missing, or not a whole safetensors file; a pickle is refused without unpickling it.
-    """
+    """Reads a safetensors file. One that is missing or damaged is a `UserError`; so is a pickle, without unpickling it."""
     try:
         with open(path, "rb"):  # safetensors would call a file without read permission missing
             return safetensors.torch.load_file(path)
@@ -211,39 +178,29 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{str(path)!r} is not a whole safetensors file ({error}): train again or restore it") from error
 
 
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and 0 <= value <= 10_000  # a larger one would ask for all memory
+def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}  # no other memory order can be saved
+    write_file(path, safetensors.torch.save(contiguous, metadata))
 
 
-FITS: dict[Any, Callable[[Any], bool]] = {  # type of a field → whether a value read from JSON fits it
-    int: _is_size,
-    int | None: lambda value: value is None or isinstance(value, int),
-    bool: lambda value: isinstance(value, bool),
-    str: lambda value: isinstance(value, str),
-    tuple[int, ...]: lambda value: isinstance(value, tuple) and all(map(_is_size, value)),
-    tuple[str, ...]: lambda value: isinstance(value, tuple) and all(isinstance(item, str) for item in value),
-    dict[str, Any]: lambda value: isinstance(value, dict),
-    ModelConfig: lambda value: isinstance(value, ModelConfig),
-}
-
-
-def _check_types(config: RunConfig | ModelConfig) -> None:
-    """Raises a TypeError that names a field of another type, or a size that no model has."""
+def _from_json(config_class: Any, content: dict[str, Any]) -> Any:
+    """A config from a JSON object, whose lists become tuples. Raises a TypeError that names a value of another type."""
+    config = config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
     for field in fields(config):
         value = getattr(config, field.name)
-        fits = isinstance(value, int) if field.name == "seed" else FITS[field.type](value)
-        if not fits:
+        if not (isinstance(value, int) if field.name == "seed" else _fits(value, field.type)):
             raise TypeError(f"{field.name!r} cannot be {value!r}")
+    return config
 
 
-def _tuples(content: dict[str, Any]) -> dict[str, Any]:
-    """Lists, the only sequences of JSON, as tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+def _fits(value: Any, type_: Any) -> bool:
+    """Whether a value is of the type of a config's field."""
+    if get_origin(type_) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(type_)[0]) for item in value)
+    if type_ is int:
+        return isinstance(value, int) and 0 <= value <= 10_000  # a larger size would ask for all memory
+    return isinstance(value, dict if get_origin(type_) is dict else type_)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous() for name, tensor in tensors.items()}

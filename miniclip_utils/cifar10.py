@@ -32,13 +32,10 @@ def load_cifar10(seed: int = 0) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple
         and the ten class names.
 
     Raises:
-        UserError: it cannot be downloaded, or the downloaded file was changed.
+        UserError: it cannot be downloaded or kept, or the file that is there was changed.
     """
-    contents: dict[str, bytes] = {}
     with tarfile.open(download_cifar10()) as archive:
-        for member in archive:
-            if file := archive.extractfile(member):
-                contents[PurePosixPath(member.name).name] = file.read()
+        contents = {PurePosixPath(info.name).name: file.read() for info in archive if (file := archive.extractfile(info))}
     class_names = tuple(contents["batches.meta.txt"].decode().split())
     images, labels = _decode(b"".join(contents[f"data_batch_{number}.bin"] for number in range(1, 6)))
     generator = torch.Generator().manual_seed(seed)
@@ -47,12 +44,8 @@ def load_cifar10(seed: int = 0) -> tuple[dict[str, tuple[Tensor, Tensor]], tuple
         (of_class,) = torch.where(labels == label)
         order = torch.randperm(len(of_class), generator=generator)
         is_validation[of_class[order[: len(order) // 20]]] = True
-    splits = {
-        "train": (images[~is_validation], labels[~is_validation]),
-        "validation": (images[is_validation], labels[is_validation]),
-        "test": _decode(contents["test_batch.bin"]),
-    }
-    return splits, class_names
+    train, validation = ((images[chosen], labels[chosen]) for chosen in (~is_validation, is_validation))
+    return {"train": train, "validation": validation, "test": _decode(contents["test_batch.bin"])}, class_names
 
 
 def _decode(content: bytes) -> tuple[Tensor, Tensor]:
@@ -62,11 +55,7 @@ def _decode(content: bytes) -> tuple[Tensor, Tensor]:
 
 
 def download_cifar10() -> Path:
-    """The path of the archive, downloaded if it is not there yet, once however many processes ask for it.
-
-    Raises:
-        UserError: it cannot be downloaded or kept, or the file that is there was changed.
-    """
+    """The path of the archive, downloaded if it is not there yet, once however many processes ask for it."""
     archive = data_folder() / "cifar-10-binary.tar.gz"
     timeout = socket.getdefaulttimeout()
     try:

@@ -10,10 +10,7 @@ from .errors import UserError
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command line: an error that a user can mend becomes one line on stderr.
-
-    Exit code 2 after a `UserError`, 1 where the system refuses something, 130 after Ctrl-C.
-    """
+    """Runs a command line. Exit code 2 after a `UserError`, 1 where the system refuses something, 130 after Ctrl-C."""
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for letters that the terminal cannot show

@@ -12,7 +12,7 @@ from .errors import UserError
 from .folders import captioned_splits, class_folder_splits, find_captions
 from .image_files import ImageFiles, read_images
 from .prompts import TEMPLATES
-from .shapes import CLASS_NAMES, IMAGE_SIZE, SPLITS, make_shapes
+from .shapes import CLASS_NAMES, SPLITS, make_shapes
 
 # The channel means and deviations that CLIP normalises its images with (openai/CLIP, clip.py).
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -49,12 +49,10 @@ def load_splits(
     """Loads the splits of a dataset into memory. Each file is read once.
 
     Args:
-        source: "shapes"; "cifar10"; or the path of a folder or archive (.tar, .tar.gz, .tar.xz, .zip) with
-
-            - class-named folders of images, below `train/`, `test/` and perhaps `validation/`, or without these; or
-            - images and a `captions.csv` with the columns `file` and `caption`.
-
-            Without a test split, a tenth of each class becomes one; without a validation split, a twentieth.
+        source: "shapes"; "cifar10"; or the path of a folder or archive (.tar, .tar.gz, .tar.xz, .zip) with class-named
+            folders of images, below `train/`, `test/` and perhaps `validation/`, or without these; or with images and a
+            `captions.csv`, which has the columns `file` and `caption`. Without a test split, a tenth of each class
+            becomes one; without a validation split, a twentieth.
         image_size: height and width in pixels that the images of a folder or archive are brought to.
         seed: draws the shapes, and picks the images of a split that the source lacks.
         skip_bad_images: leave out files that are not whole images, with a warning that names them.
@@ -70,13 +68,11 @@ def load_splits(
             raise UserError(f"{str(source)!r} has no split {split!r}: choose one of {', '.join(known)}")
     if image_size < 1:
         raise UserError(f"there are no images of {image_size} pixels: choose an image_size of 1 or more")
+    if source in ("shapes", "cifar10") and image_size != 32:
+        raise UserError(f"the images of {source!r} are 32 pixels wide: this model wants {image_size}")
     if source == "shapes":
-        if image_size != IMAGE_SIZE:
-            raise UserError(f"the shapes are drawn at {IMAGE_SIZE} pixels: this model wants {image_size}")
         return {split: ImageTextDataset(*make_shapes(split, seed), CLASS_NAMES) for split in splits}
     if source == "cifar10":
-        if image_size != 32:
-            raise UserError(f"the images of CIFAR-10 are 32 pixels wide: this model wants {image_size}")
         cifar10, class_names = load_cifar10(seed)
         return {split: ImageTextDataset(*cifar10[split], class_names) for split in splits}
     return _load_files(source, image_size, seed, skip_bad_images, splits)
@@ -115,8 +111,7 @@ def _load_files(
 
 def normalize(images: Tensor) -> Tensor:
     """uint8 images (N, 3, H, W) → the model's input: float, each channel with about zero mean and unit deviation."""
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
+    mean, std = torch.tensor((MEAN, STD), device=images.device).view(2, 3, 1, 1)
     return (images / 255 - mean) / std
 
 
@@ -127,11 +122,8 @@ def augment(images: Tensor, flip: bool, shift: int) -> Tensor:
     whole batch, on its own device.
 
     Args:
-        images: uint8 (N, 3, H, W).
+        images: uint8 (N, 3, H, W); so is the result, in channels-last memory order.
         shift: in pixels, smaller than H and W.
-
-    Returns:
-        uint8 (N, 3, H, W), in channels-last memory order.
     """
     n, _, height, width = images.shape
     device = images.device
@@ -158,9 +150,7 @@ class BatchLoader:
     and the augmentation come from torch's global random numbers: `torch.manual_seed` before an epoch fixes both.
 
     Args:
-        dataset: its images and labels are copied to the device.
         batch_size: pairs in a batch; the last, smaller batch of an epoch is dropped, since its loss would not compare.
-        device: where batches are made.
         flip, shift: see `augment`.
     """
 

@@ -1,7 +1,6 @@
 """The hardware of this machine: which device to use, and what it does fast."""
 
 import platform
-from collections.abc import Callable
 
 import torch
 
@@ -16,11 +15,7 @@ def fastest_device() -> str:
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
-    """A device that works: the named one, or the fastest.
-
-    Raises:
-        UserError: torch does not know it, or this machine does not have it.
-    """
+    """A device: the named one, or the fastest. One that torch does not know, or that is not here, is a `UserError`."""
     try:
         device = torch.device(name or fastest_device())
         torch.zeros(1, device=device).item()  # fails for "meta" too, whose tensors hold no numbers
@@ -42,5 +37,6 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 matrices faster than float32 ones. A CPU that has to emulate it is slower."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: Callable[[], dict[str, bool]] = getattr(torch.cpu, "get_capabilities", dict)  # not in older versions
-    return device.type == "cpu" and capabilities().get("avx512_bf16", False)
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # not in older versions
+        return torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return False

@@ -20,21 +20,18 @@ PACKAGES = ("miniclip-utils", "torch", "torchvision", "numpy", "pillow", "matplo
 def report() -> list[tuple[str, str]]:
     """(topic, finding) pairs."""
     device = find_device()
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    place = "in a virtual environment" if sys.prefix != sys.base_prefix else "system"
     archive = data_folder() / "cifar-10-binary.tar.gz"
-    findings = [
+    return [
         ("system", f"{platform.system()} {platform.release()}, {platform.machine()}"),
-        (
-            "Python",
-            f"{platform.python_version()}, {'in a virtual environment' if sys.prefix != sys.base_prefix else 'system'}",
-        ),
+        ("Python", f"{platform.python_version()}, {place}"),
         *((package, package_version(package)) for package in PACKAGES),
         ("device", device_name(device)),
         ("mixed precision", "bfloat16" if has_fast_bfloat16(device) else "off: this hardware gains nothing by it"),
         ("CIFAR-10", str(archive) if os.path.exists(archive) else f"not downloaded; it would go to {archive.parent}"),
-        ("free disk", f"{free:.1f} GB"),
+        ("free disk", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB"),
+        *((f"weights {name!r}", weights_finding(name)) for name in bundled_runs()),
     ]
-    return findings + [(f"weights {name!r}", weights_finding(name)) for name in bundled_runs()]
 
 
 def weights_finding(name: str) -> str:

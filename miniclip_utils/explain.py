@@ -1,5 +1,8 @@
 """Where a model looks: Grad-CAM for the ResNet, attention maps for the Vision Transformer and the text tower."""
 
+from contextlib import ExitStack
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,20 +39,16 @@ def grad_cam(model: MiniCLIP, images: Tensor, text_features: Tensor, stage: int 
         kept.append(output.detach().requires_grad_())  # the gradient is needed from here on, and not before
         return kept[0]
 
-    hook = stages[stage].register_forward_hook(keep)
-    try:
-        with evaluating(model), torch.enable_grad():
-            image_features = model.encode_image(normalize(images.to(model.logit_scale.device)))
-            cosines = F.cosine_similarity(image_features, text_features.clone())  # (N,)
-            (gradients,) = torch.autograd.grad(cosines.sum(), kept)  # (N, C, h, w)
-    finally:
-        hook.remove()
+    with stages[stage].register_forward_hook(keep), evaluating(model), torch.enable_grad():
+        image_features = model.encode_image(normalize(images.to(model.logit_scale.device)))
+        cosines = F.cosine_similarity(image_features, text_features.clone())  # (N,)
+        (gradients,) = torch.autograd.grad(cosines.sum(), kept)  # (N, C, h, w)
     weights = gradients.mean(dim=(2, 3), keepdim=True)  # (N, C, 1, 1)
     maps = (weights * kept[0].detach()).sum(dim=1, keepdim=True).relu()  # (N, 1, h, w)
     # A position of stage s stands for 2^(s+1) pixels. Halving leaves out an odd last row, so they may end early.
     maps = F.interpolate(maps, scale_factor=2 ** (stage % len(stages) + 1), mode="bilinear")
-    missing = [images.shape[3] - maps.shape[3], images.shape[2] - maps.shape[2]]
-    maps = F.pad(maps, (0, missing[0], 0, missing[1]), mode="replicate")[:, 0]
+    bottom, right = images.shape[2] - maps.shape[2], images.shape[3] - maps.shape[3]
+    maps = F.pad(maps, (0, right, 0, bottom), mode="replicate")[:, 0]
     return maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
 
 
@@ -66,16 +65,11 @@ def attention_maps(tower: TextTransformer | VisionTransformer, inputs: Tensor) -
         or the class token in front, which is row 0.
     """
     maps: list[Tensor] = []
-    hooks = [
-        module.register_forward_hook(lambda module, inputs, output: maps.append(output))
-        for module in tower.modules()
-        if isinstance(module, nn.Softmax)
-    ]
-    try:
+    with ExitStack() as hooks:
+        for module in tower.modules():
+            if isinstance(module, nn.Softmax):
+                hooks.enter_context(module.register_forward_hook(lambda module, inputs, output: maps.append(output)))
         tower(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return torch.stack(maps)
 
 
@@ -89,7 +83,4 @@ def attention_rollout(maps: Tensor) -> Tensor:
         (N, T, T): what each token's output takes from each token's input, if only attention mixed them.
     """
     steps = (maps.mean(dim=2) + torch.eye(maps.shape[-1], device=maps.device)) / 2  # (layers, N, T, T)
-    rollout = steps[0]
-    for step in steps[1:]:
-        rollout = step @ rollout
-    return rollout
+    return reduce(lambda rollout, step: step @ rollout, steps)

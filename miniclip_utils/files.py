@@ -10,11 +10,7 @@ from .errors import UserError
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        UserError: the file is missing, or is not JSON, or holds something else than an object.
-    """
+    """Reads a JSON object; a file that is missing, or holds anything else, is a `UserError`."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -27,11 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON object.
-
-    Raises:
-        UserError: see `write_file`.
-    """
+    """Writes a JSON object; errors as in `write_file`."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_file(path, text.encode(errors="backslashreplace"))  # bytes of a name that are no UTF-8 become JSON's \udc..
 

@@ -1,7 +1,4 @@
-"""Which image files show what, and which of them are for training, validation and test.
-
-Images come in class-named folders, or with a `captions.csv` beside them.
-"""
+"""Which image files show what, by class-named folders or a `captions.csv`, and which of them make up which split."""
 
 import csv
 import io
@@ -22,28 +19,38 @@ SHARES = {"test": 0.1, "validation": 0.05}  # of all images, where the source ha
 
 
 def find_captions(files: ImageFiles) -> str | None:
-    """The name of the `captions.csv`, if there is one.
-
-    Raises:
-        UserError: there are several.
-    """
+    """The name of the `captions.csv`, if there is one; several are a `UserError`."""
     found = sorted(name for name in files.files if PurePosixPath(name).name == "captions.csv")
     if len(found) > 1:
-        raise UserError(
-            f"{str(files.path)!r} holds {first_few(found)}: name the folder of one of them, or join them into one"
-        )
+        raise UserError(f"{str(files.path)!r} holds {first_few(found)}: name the folder of one, or join them into one")
     return found[0] if found else None
 
 
 def class_folder_splits(files: ImageFiles, seed: int) -> tuple[Splits, tuple[str, ...]]:
     """Sorts the images of class-named folders into splits. Returns these and the class names.
 
+    A split without folders takes a random share of each class's training images.
+
     Raises:
         UserError: no folder is found; or one is empty, has no training images, or reads the same as another.
     """
     found, has_splits = _find_class_folders(files)
     _check_class_folders(found, has_splits, repr(str(files.path)))
-    return _split_class_folders(found, seed)
+    present = {split for split, _ in found}
+    classes = sorted(name for split, name in found if split == "train")
+    splits: Splits = {"train": [], "validation": [], "test": []}
+    generator = torch.Generator().manual_seed(seed)
+    for label, name in enumerate(classes):
+        train = found["train", name]
+        order = torch.randperm(len(train), generator=generator).tolist()
+        for split in SHARES:
+            if split in present:
+                splits[split] += [(file, label) for file in found.get((split, name), [])]
+            else:
+                taken = [order.pop() for _ in range(_set_aside(split, len(train)))]
+                splits[split] += [(train[index], label) for index in sorted(taken)]
+        splits["train"] += [(train[index], label) for index in sorted(order)]
+    return splits, tuple(name.replace("_", " ") for name in classes)
 
 
 def _find_class_folders(files: ImageFiles) -> tuple[ClassFolders, bool]:
@@ -74,37 +81,15 @@ def _check_class_folders(found: ClassFolders, has_splits: bool, where: str) -> N
     """Refuses class folders that no model can be trained on as they are."""
     if not found:
         raise UserError(f"{where} holds no class-named folders of images and no captions.csv: it needs one of them")
-    empty = sorted(f"{split}/{name}" if has_splits else name for (split, name), images in found.items() if not images)
-    if empty:
+    if empty := sorted(f"{split}/{name}" if has_splits else name for (split, name), images in found.items() if not images):
         raise UserError(f"{where} has class folders without images: {first_few(empty)}. Fill or remove them")
     trained = {name for split, name in found if split == "train"}
-    untrained = sorted({name for _, name in found} - trained)
-    if untrained:
+    if untrained := sorted({name for _, name in found} - trained):
         raise UserError(f"{where} has classes without training images: {first_few(untrained)}. Add them to train/")
     words = {name: tuple(split_words(name.replace("_", " "))) for name in sorted(trained)}
     count = Counter(words.values())
-    twins = [name for name in words if count[words[name]] > 1]
-    if twins:
+    if twins := [name for name in words if count[words[name]] > 1]:
         raise UserError(f"{where} has class folders whose names read the same: {first_few(twins)}. Rename or join them")
-
-
-def _split_class_folders(found: ClassFolders, seed: int) -> tuple[Splits, tuple[str, ...]]:
-    """The splits and the class names. A split without folders takes a random share of each class's training images."""
-    present = {split for split, _ in found}
-    classes = sorted(name for split, name in found if split == "train")
-    splits: Splits = {"train": [], "validation": [], "test": []}
-    generator = torch.Generator().manual_seed(seed)
-    for label, name in enumerate(classes):
-        train = found["train", name]
-        order = torch.randperm(len(train), generator=generator).tolist()
-        for split in SHARES:
-            if split in present:
-                splits[split] += [(file, label) for file in found.get((split, name), [])]
-            else:
-                taken = [order.pop() for _ in range(_set_aside(split, len(train)))]
-                splits[split] += [(train[index], label) for index in sorted(taken)]
-        splits["train"] += [(train[index], label) for index in sorted(order)]
-    return splits, tuple(name.replace("_", " ") for name in classes)
 
 
 def _set_aside(split: str, count: int) -> int:
@@ -113,9 +98,7 @@ def _set_aside(split: str, count: int) -> int:
 
 
 def captioned_splits(files: ImageFiles, csv_name: str, seed: int) -> tuple[Splits, tuple[str, ...]]:
-    """Sorts the images of a `captions.csv` into random splits. Returns these and the captions.
-
-    All captions of an image are in the same split.
+    """Sorts the images of a `captions.csv` into random splits, each with all its captions. Returns these and the captions.
 
     Raises:
         UserError: the file cannot be read, lacks a column, has an empty caption, or names an image that is not there.
@@ -125,11 +108,8 @@ def captioned_splits(files: ImageFiles, csv_name: str, seed: int) -> tuple[Split
     label = {caption: index for index, caption in enumerate(class_names)}
     names = sorted({name for name, _ in pairs})
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
-    split_of = dict.fromkeys(names, "train")
-    for split in SHARES:
-        count = _set_aside(split, len(names))
-        split_of |= {names[index]: split for index in order[:count]}
-        order = order[count:]
+    aside = [split for split in SHARES for _ in range(_set_aside(split, len(names)))]
+    split_of = dict.fromkeys(names, "train") | {names[k]: split for k, split in zip(order, aside, strict=False)}
     splits: Splits = {"train": [], "validation": [], "test": []}
     for name, caption in pairs:
         splits[split_of[name]].append((name, label[caption]))

@@ -9,7 +9,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -48,58 +48,45 @@ class ImageFiles:
         if not os.path.exists(self.path):  # unlike Path's, never an OSError, such as for a name that is too long
             raise UserError(f"there is no file or folder {str(self.path)!r}: check the path")
         try:
-            kind = FolderSource if self.path.is_dir() else ZipSource if zipfile.is_zipfile(self.path) else TarSource
-            self._source: FolderSource | ZipSource | TarSource = kind(self.path)
+            source = open_folder if self.path.is_dir() else open_zip if zipfile.is_zipfile(self.path) else open_tar
+            members, self._open = source(self.path)
         except UNREADABLE as error:
             reason = str(error).partition("\n")[0].rstrip(":")
             raise UserError(
                 f"cannot read {str(self.path)!r} ({reason}): it must be a folder or a whole .tar, .tar.gz, .tar.xz or .zip"
             ) from error
-        members = self._source.members.items()
-        visible = [(name, is_folder) for name, is_folder in members if name != "." and not is_hidden(name)]
-        self.files = [name for name, is_folder in visible if not is_folder]
-        self.folders = [name for name, is_folder in visible if is_folder]
+        visible = [name for name in members if name != "." and not is_hidden(name)]
+        self.files = [name for name in visible if not members[name]]
+        self.folders = [name for name in visible if members[name]]
 
     def open(self, name: str) -> IO[bytes]:
         """Opens one of `files` for reading; one that is damaged raises one of `UNREADABLE`."""
-        return self._source.open(name)
+        return self._open(name)
 
 
-class FolderSource:
-    """A folder. `members` tells of each relative name whether it is a folder; the archives below have the same."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.members = dict(walk_files(path))
-
-    def open(self, name: str) -> IO[bytes]:
-        return (self.path / name).open("rb")
+# Of each relative name whether it is a folder, and a function that opens a file by its name.
+Source = tuple[dict[str, bool], Callable[[str], IO[bytes]]]
 
 
-class ZipSource:
-    """A .zip archive."""
-
-    def __init__(self, path: Path):
-        self.archive = zipfile.ZipFile(path)
-        self.infos = {_inside(path, info.filename): info for info in self.archive.infolist()}
-        if any(info.flag_bits & 1 for info in self.infos.values()):
-            raise UserError(f"{str(path)!r} is encrypted: unpack it, and give the folder instead")
-        self.members = {name: info.is_dir() for name, info in self.infos.items()}
-
-    def open(self, name: str) -> IO[bytes]:
-        return self.archive.open(self.infos[name])
+def open_folder(path: Path) -> Source:
+    members = {below.relative_to(path).as_posix(): is_folder for below, is_folder in walk_files(path)}
+    return members, lambda name: (path / name).open("rb")
 
 
-class TarSource:
-    """A .tar archive, compressed or not. Devices in it are left out."""
+def open_zip(path: Path) -> Source:
+    archive = zipfile.ZipFile(path)
+    infos = {_inside(path, info.filename): info for info in archive.infolist()}
+    if any(info.flag_bits & 1 for info in infos.values()):
+        raise UserError(f"{str(path)!r} is encrypted: unpack it, and give the folder instead")
+    return {name: info.is_dir() for name, info in infos.items()}, lambda name: archive.open(infos[name])
 
-    def __init__(self, path: Path):
-        self.archive = tarfile.open(path, tarinfo=TarHeader)  # noqa: SIM115 (read until the object goes)
-        self.infos = {_inside(path, info.name): info for info in self.archive if not info.isdev()}
-        self.members = {name: info.isdir() for name, info in self.infos.items()}
 
-    def open(self, name: str) -> IO[bytes]:
-        return self.archive.extractfile(self.infos[name]) or io.BytesIO()
+def open_tar(path: Path) -> Source:
+    """Opens an archive, compressed or not. Devices in it are left out."""
+    archive = tarfile.open(path, tarinfo=TarHeader)  # noqa: SIM115 (read as long as the function is there)
+    infos = {_inside(path, info.name): info for info in archive if not info.isdev()}
+    members = {name: info.isdir() for name, info in infos.items()}
+    return members, lambda name: archive.extractfile(infos[name]) or io.BytesIO()
 
 
 class TarHeader(tarfile.TarInfo):
@@ -123,23 +110,16 @@ def _inside(archive: Path, name: str) -> str:
     return str(path)
 
 
-def walk_files(folder: Path) -> Iterator[tuple[str, bool]]:
-    """The relative names of all files and folders below a folder, sorted, each with whether it is a folder.
-
-    Raises:
-        OSError: a folder cannot be read, or is a link to one that holds it.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        above = (folder / path for path in Path(place).relative_to(folder).parents)
-        if Path(place).is_symlink() and any(path.resolve().is_relative_to(Path(place).resolve()) for path in above):
-            raise OSError(f"{place!r} is a link to a folder that holds it")
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        for name in (*folders, *sorted(files)):
-            yield Path(place, name).relative_to(folder).as_posix(), name in folders
+def walk_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, bool]]:
+    """All that lies below a folder, sorted, each with whether it is a folder. `above` are the folders on the way to it."""
+    real = folder.resolve()
+    if any(outer.is_relative_to(real) for outer in above):
+        raise OSError(f"{str(folder)!r} is a link to a folder that holds it")
+    for path in sorted(Path(entry) for entry in os.scandir(folder)):
+        is_folder = os.path.isdir(path)  # unlike Path's, never an OSError
+        yield path, is_folder
+        if is_folder and not is_hidden(path.name):
+            yield from walk_files(path, (*above, real))
 
 
 def is_hidden(name: str) -> bool:
@@ -160,11 +140,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_image(file: str | Path | IO[bytes], image_size: int) -> Tensor:
-    """One image, its centre square resized (bicubic) to uint8 (3, image_size, image_size).
-
-    Raises:
-        UserError: the file is missing, or is not a whole image.
-    """
+    """One image, its centre square resized (bicubic) to uint8 (3, image_size, image_size); a bad file is a `UserError`."""
     name = file if isinstance(file, (str, Path)) else getattr(file, "name", "the image")
     try:
         with warnings.catch_warnings():
@@ -194,7 +170,7 @@ def read_images(
     """
     images = torch.empty(len(names), 3, image_size, image_size, dtype=torch.uint8)
     place = {name: index for index, name in enumerate(names)}
-    bad: list[str] = []
+    bad = []
     # In stored order: a compressed archive can only be read forwards.
     for name in tqdm(source.files, desc="reading images", leave=False, disable=len(names) < 2_000):
         if name in place:
@@ -203,8 +179,8 @@ def read_images(
                     images[place[name]] = read_image(file, image_size)
             except (UserError, *UNREADABLE):
                 bad.append(name)
-    unreadable = set(bad)
-    kept = [index for index, name in enumerate(names) if name not in unreadable]
+                del place[name]
+    kept = list(place.values())
     if bad:
         problem = f"{len(bad)} of {len(names)} files in {str(source.path)!r} cannot be read as images: {first_few(bad)}"
         if not kept:
@@ -219,5 +195,4 @@ def read_images(
 def first_few(names: Iterable[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

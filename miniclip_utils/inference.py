@@ -3,12 +3,11 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .checkpoint import Run, bundled_runs, load_run
@@ -34,8 +33,7 @@ def classify(
         for each image its likeliest labels, each as {"label", "probability", "similarity"}.
 
     Raises:
-        UserError: the labels are too few, empty, too long, or read the same to this model; or there is no template, or
-            one without `{}`.
+        UserError: see `check_labels`; or there is no template, or one without `{}`.
     """
     templates = run.config.templates[:1] if templates is None else templates
     check_labels(run, labels)
@@ -43,20 +41,13 @@ def classify(
     probability = (run.model.logit_scale.exp() * similarity).softmax(dim=1)
     best = probability.topk(min(top, len(labels)), dim=1).indices
     return [
-        [
-            {"label": labels[k], "probability": probability[row, k].item(), "similarity": similarity[row, k].item()}
-            for k in order
-        ]
-        for row, order in enumerate(best.tolist())
+        [{"label": labels[k], "probability": p[k].item(), "similarity": s[k].item()} for k in order.tolist()]
+        for p, s, order in zip(probability, similarity, best, strict=True)
     ]
 
 
 def check_labels(run: Run, labels: Sequence[str]) -> None:
-    """Refuses labels among which the model cannot choose.
-
-    Raises:
-        UserError: there are fewer than two, or one is empty or too long, or two read the same.
-    """
+    """Refuses, with a `UserError`, fewer than two labels, empty or too long ones, and two that read the same."""
     if len(labels) < 2:
         raise UserError(f"the model chooses among labels, and needs at least two: there are {len(labels)}")
     tokens: dict[tuple[int, ...], str] = {}
@@ -70,48 +61,33 @@ def check_labels(run: Run, labels: Sequence[str]) -> None:
 
 
 def search_images(run: Run, query: Tensor, images: Tensor, top: int = 5) -> list[tuple[int, float]]:
-    """The images most similar to a query, which may come from either tower.
+    """The index and cosine of the images most similar to a query from either tower, best first.
 
     Args:
         query: L2-normalised feature (embed_dim,), of an image or of a text.
         images: uint8 (N, 3, image_size, image_size).
-
-    Returns:
-        index and cosine of the best, best first.
     """
-    similarity = encode_images(run.model, images) @ query
-    best = similarity.topk(min(top, len(images)))
+    best = (encode_images(run.model, images) @ query).topk(min(top, len(images)))
     return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 def text_query(run: Run, text: str) -> Tensor:
-    """The L2-normalised feature (embed_dim,) of a text as it stands.
-
-    Raises:
-        UserError: the text is empty or too long, or none of its words is in the vocabulary.
-    """
+    """The L2-normalised feature (embed_dim,) of a text; an empty, too long or wholly unknown one is a `UserError`."""
     if not text.strip():
         raise UserError("the text to look for is empty: describe a picture")
     if set(split_words(text)) <= set(run.tokenizer.unknown_words([text])):
         raise UserError(f"the model knows none of the words in {text!r}: describe the picture in words that it has learned")
-    tokens = run.tokenizer(text)
-    with torch.inference_mode():
-        return F.normalize(run.model.encode_text(tokens.to(run.model.logit_scale.device)), dim=-1)[0]
+    return class_features(run.model, run.tokenizer, [text], ["{}"])[0]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m miniclip_utils.inference", description="Name images, or find them, with a trained mini-CLIP."
-    )
+    says = "Name images, or find them, with a trained mini-CLIP."
+    parser = argparse.ArgumentParser(prog="python -m miniclip_utils.inference", description=says)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files to name")
     parser.add_argument("--run", required=True, help=f"folder of a run, or one of {', '.join(bundled_runs())}")
     parser.add_argument("--labels", nargs="*", metavar="LABEL", help="names to choose among (default: the trained ones)")
-    parser.add_argument(
-        "--template",
-        nargs="+",
-        metavar="TEMPLATE",
-        help="sentence with {} for the label; several make an ensemble (default: the first one that was trained)",
-    )
+    about_template = "sentence with {} for the label; several make an ensemble (default: the first one that was trained)"
+    parser.add_argument("--template", nargs="+", help=about_template)
     parser.add_argument("--similar-to", metavar="IMAGE", help="find the images in --in that look like this one")
     parser.add_argument("--find", metavar="TEXT", help="find the images in --in that this text describes")
     parser.add_argument("--in", dest="folder", metavar="FOLDER", help="folder or archive of images to search")
@@ -130,18 +106,17 @@ def main() -> None:
 
     run = load_run(options.run, options.device)
     labels = run.config.class_names if options.labels is None else options.labels
-    unknown = run.tokenizer.unknown_words([*labels, *(options.template or []), options.find or ""])
-    unknown = [word for word in unknown if word not in "{}"]
-    if unknown:
-        print(f"note: {unknown_words_note(run, unknown)}", file=sys.stderr)
+    words = run.tokenizer.unknown_words([*labels, *(options.template or []), options.find or ""])
+    if unknown := [word for word in words if word not in "{}"]:
+        never = f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it"
+        known = first_few((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
+        print(f"note: {never}. It knows: {known}", file=sys.stderr)
     answer: dict[str, Any] = {"run": options.run, "unknown_words": unknown}
     size = run.config.model.image_size
     if options.images:
         images = torch.stack([read_image(image, size) for image in options.images])
-        predictions = classify(run, images, labels, options.template, options.top)
-        answer["images"] = [
-            {"image": image, "predictions": best} for image, best in zip(options.images, predictions, strict=True)
-        ]
+        named = zip(options.images, classify(run, images, labels, options.template, options.top), strict=True)
+        answer["images"] = [{"image": image, "predictions": best} for image, best in named]
     else:
         if options.find is not None:
             query = text_query(run, options.find)
@@ -154,27 +129,19 @@ def main() -> None:
         images, kept = read_images(files, names, size, skip_bad_images=True)
         found = search_images(run, query, images, options.top)
         answer["found"] = [{"image": str(files.path / names[kept[k]]), "similarity": cosine} for k, cosine in found]
-    print(json.dumps(answer) if options.json else as_text(answer))
+    print(json.dumps(answer) if options.json else "\n".join(lines_of(answer)))
 
 
 def is_same_file(path: Path, other: str | None) -> bool:
     return other is not None and path.exists() and path.samefile(other)
 
 
-def unknown_words_note(run: Run, unknown: Sequence[str]) -> str:
-    """A note for a user whose text has words that the model was not trained with."""
-    known = first_few((word for word in run.tokenizer.vocabulary if word.isalpha()), most=100)
-    return f"the model never learned {', '.join(map(repr, unknown))}, which all read the same to it. It knows: {known}"
-
-
-def as_text(answer: dict[str, Any]) -> str:
+def lines_of(answer: dict[str, Any]) -> Iterator[str]:
     """The answer for human readers."""
-    lines = []
     for image in answer.get("images", []):
-        lines.append(f"{image['image']}:")
-        lines += [f"  {100 * best['probability']:5.1f}%  {best['label']}" for best in image["predictions"]]
-    lines += [f"  {found['similarity']:6.3f}  {found['image']}" for found in answer.get("found", [])]
-    return "\n".join(lines)
+        yield f"{image['image']}:"
+        yield from (f"  {100 * best['probability']:5.1f}%  {best['label']}" for best in image["predictions"])
+    yield from (f"  {found['similarity']:6.3f}  {found['image']}" for found in answer.get("found", []))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ The byte-pair tokenizer and the preparation of images are open_clip's: `open_cli
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .checkpoint import match_tensors, read_tensors
+from .checkpoint import load_weights, read_tensors
 from .errors import UserError
 from .model import MiniCLIP, ModelConfig
 
@@ -22,35 +21,14 @@ if TYPE_CHECKING:
 
 VOCAB_SIZE, CONTEXT_LENGTH = 49_408, 77
 
-_VIT_B_32 = ModelConfig(
-    embed_dim=512,
-    image_size=224,
-    image_tower="vit",
-    vit_patch_size=32,
-    vit_width=768,
-    vit_layers=12,
-    vit_num_heads=12,
-    text_width=512,
-    text_layers=12,
-    text_num_heads=8,
-    text_eos=VOCAB_SIZE - 1,
-    quick_gelu=True,
-)
-_VIT_L_14 = replace(
-    _VIT_B_32,
-    embed_dim=768,
-    vit_patch_size=14,
-    vit_width=1024,
-    vit_layers=24,
-    vit_num_heads=16,
-    text_width=768,
-    text_num_heads=12,
-)
+_VIT: dict[str, Any] = {"image_tower": "vit", "text_layers": 12, "text_eos": VOCAB_SIZE - 1, "quick_gelu": True}
+_BASE = _VIT | dict(embed_dim=512, vit_width=768, vit_layers=12, vit_num_heads=12, text_width=512, text_num_heads=8)
+_LARGE = _VIT | dict(embed_dim=768, vit_width=1024, vit_layers=24, vit_num_heads=16, text_width=768, text_num_heads=12)
 CONFIGS = {
-    "ViT-B/32": _VIT_B_32,
-    "ViT-B/16": replace(_VIT_B_32, vit_patch_size=16),
-    "ViT-L/14": _VIT_L_14,
-    "ViT-L/14@336px": replace(_VIT_L_14, image_size=336),
+    "ViT-B/32": ModelConfig(image_size=224, vit_patch_size=32, **_BASE),
+    "ViT-B/16": ModelConfig(image_size=224, vit_patch_size=16, **_BASE),
+    "ViT-L/14": ModelConfig(image_size=224, vit_patch_size=14, **_LARGE),
+    "ViT-L/14@336px": ModelConfig(image_size=336, vit_patch_size=14, **_LARGE),
 }
 
 # Part of a name in the course's classes → in OpenAI's files. The order matters: the bare prefix of a tower comes last.
@@ -83,52 +61,38 @@ def openai_name(name: str) -> str:
     return name
 
 
-@torch.no_grad()
 def from_state_dict(tensors: Mapping[str, Tensor], config: ModelConfig) -> MiniCLIP:
-    """Copies a state dict with OpenAI's names into a new model, in float32 and evaluation mode.
+    """Copies a state dict with OpenAI's names into a new model, in float32 and evaluation mode. Errors: see `load_weights`.
 
     Args:
         tensors: as in OpenAI's files and in open_clip's, of any floating-point type.
         config: one of `CONFIGS`. The activation has no weights that could tell it apart: for weights that open_clip's
             authors trained with plain GELU pass `replace(config, quick_gelu=False)`.
-
-    Raises:
-        UserError: a tensor is missing, not known, or of another shape; it is named.
     """
     with torch.device("meta"):  # shapes without memory: no random weights, which would be overwritten at once
-        model = MiniCLIP(config, VOCAB_SIZE, CONTEXT_LENGTH)
-    model.to_empty(device="cpu")
+        model = MiniCLIP(config, VOCAB_SIZE, CONTEXT_LENGTH).to_empty(device="cpu")
     own = {openai_name(name): tensor for name, tensor in model.state_dict().items()}
     for name in ("visual.proj", "text_projection"):
         own[name] = own[name].T  # theirs is a plain matrix (in, out), and nn.Linear's weight is (out, in)
     given = {name: tensor for name, tensor in tensors.items() if name not in NOT_WEIGHTS}
-    match_tensors(own, given, "the state dict", "the config")
-    for name, tensor in own.items():
-        tensor.copy_(given[name])
+    load_weights(own, given, "the state dict", "the config")
     return model.eval()
 
 
 def from_open_clip(model: "open_clip.CLIP") -> MiniCLIP:
     """A `MiniCLIP` with the sizes, the activation and a copy of the weights of an open_clip model.
 
-    Raises:
-        UserError: the model is built otherwise than CLIP's Vision Transformers.
+    A model that is built otherwise than CLIP's Vision Transformers is a `UserError`.
     """
     import open_clip
 
-    visual = getattr(model, "visual", None)
-    if not (
-        isinstance(model, open_clip.CLIP)
-        and isinstance(visual, open_clip.transformer.VisionTransformer)
-        and visual.pool_type == "tok"
-        and model.text_pool_type == "argmax"
-        and model.attn_mask is not None
-    ):
+    is_vit = isinstance(model, open_clip.CLIP) and isinstance(model.visual, open_clip.transformer.VisionTransformer)
+    if not (is_vit and model.visual.pool_type == "tok" and model.text_pool_type == "argmax" and model.attn_mask is not None):
         raise UserError(
             f"this {type(model).__name__} of open_clip is not built like CLIP's Vision Transformers: "
             "take a model such as 'ViT-B-32', with a class token in its image tower and a causal text tower"
         )
-    image_blocks, text_blocks = visual.transformer.resblocks, model.transformer.resblocks
+    visual, image_blocks, text_blocks = model.visual, model.visual.transformer.resblocks, model.transformer.resblocks
     config = ModelConfig(
         embed_dim=visual.output_dim,
         image_size=visual.image_size[0],
@@ -161,9 +125,7 @@ def load_clip(name: str, weights: str | Path | None = None) -> MiniCLIP:
         raise UserError(f"there is no model {name!r} here: choose one of {', '.join(CONFIGS)}")
     path = _download(name) if weights is None else Path(os.path.expanduser(weights))
     if not os.path.isfile(path):
-        raise UserError(
-            f"there is no file {str(weights)!r}: name a safetensors file, or leave it out to download the weights"
-        )
+        raise UserError(f"there is no file {str(weights)!r}: name a safetensors file, or none to download the weights")
     return from_state_dict(read_tensors(path), CONFIGS[name])
 
 

@@ -9,15 +9,13 @@ Of the 64 colour–shape pairs, 16 never appear in training: a model that names 
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 IMAGE_SIZE = 32
 
-# The Okabe–Ito palette, whose eight colours colour-blind readers can tell apart.
-# https://jfly.uni-koeln.de/color/
+# The Okabe–Ito palette (https://jfly.uni-koeln.de/color/), whose colours colour-blind readers can tell apart.
 COLORS = {
     "black": (0, 0, 0),
     "orange": (230, 159, 0),
@@ -58,8 +56,7 @@ def star(x: Tensor, y: Tensor) -> Tensor:
     radius, turn = torch.hypot(x, y), torch.atan2(x, -y)
     tenth = math.pi / 5
     angle = (torch.remainder(turn + tenth, 2 * tenth) - tenth).abs()
-    notch_x, notch_y = 0.45 * math.cos(tenth), 0.45 * math.sin(tenth)
-    edge_x, edge_y = notch_x - 1.0, notch_y
+    edge_x, edge_y = 0.45 * math.cos(tenth) - 1.0, 0.45 * math.sin(tenth)
     along = radius * torch.cos(angle) - 1.0, radius * torch.sin(angle)
     return (edge_x * along[1] - edge_y * along[0]) / -math.hypot(edge_x, edge_y)
 
@@ -76,23 +73,14 @@ def moon(x: Tensor, y: Tensor) -> Tensor:
 
 
 # Each takes points in units of the shape's radius, x to the right and y downwards.
-SHAPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "circle": circle,
-    "ring": ring,
-    "square": square,
-    "triangle": triangle,
-    "cross": cross,
-    "star": star,
-    "heart": heart,
-    "moon": moon,
-}
+SHAPES = {shape.__name__: shape for shape in (circle, ring, square, triangle, cross, star, heart, moon)}
 
 CLASS_NAMES = tuple(f"{size} {color} {shape}" for size in SIZES for color in COLORS for shape in SHAPES)
 
 
 def is_held_out(label: Tensor) -> Tensor:
     """Whether a class is never trained: two shapes of each colour, and so two colours of each shape."""
-    color, shape = label // len(SHAPES) % len(COLORS), label % len(SHAPES)
+    _, color, shape = torch.unravel_index(label, (len(SIZES), len(COLORS), len(SHAPES)))
     return torch.isin((shape - color) % len(SHAPES), torch.tensor([0, 3]))
 
 
@@ -100,14 +88,9 @@ SPLITS = {"train": 20_000, "validation": 2_000, "test": 2_000, "held_out": 2_000
 
 
 def make_shapes(split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draws one split; the same split and seed give the same pixels on every machine.
+    """Draws one split: "train", "validation" or "test", of the 96 trained classes; "held_out", of the 32 others.
 
-    Args:
-        split: "train", "validation" or "test", of the 96 trained classes; "held_out", of the 32 others.
-        seed: another seed draws other scenes.
-
-    Returns:
-        images, uint8 (N, 3, 32, 32), and labels, int64 (N,), indices into `CLASS_NAMES`.
+    Returns images, uint8 (N, 3, 32, 32), and labels, int64 (N,), indices into `CLASS_NAMES`.
     """
     generator = torch.Generator().manual_seed(seed * len(SPLITS) + list(SPLITS).index(split))
     classes = torch.arange(len(CLASS_NAMES))
@@ -117,40 +100,34 @@ def make_shapes(split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def draw(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws one scene for each label (N,), with random place, size, rotation, colour, background and noise.
-
-    Returns:
-        uint8 (N, 3, 32, 32).
-    """
+    """Draws a scene, uint8 (3, 32, 32), for each label (N,): random place, size, rotation, colours and noise."""
 
     def uniform(low: float | Tensor, high: float | Tensor, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
     n = len(labels)
-    size = labels // (len(SHAPES) * len(COLORS))
-    color = labels // len(SHAPES) % len(COLORS)
-    shape = labels % len(SHAPES)
+    size, color, shape = torch.unravel_index(labels, (len(SIZES), len(COLORS), len(SHAPES)))
 
-    smallest, largest = torch.tensor(list(SIZES.values()), dtype=torch.float64)[size].unbind(1)
-    radius = uniform(smallest, largest, n)
+    smallest, largest = torch.tensor(list(SIZES.values()), dtype=torch.float64)[size, :, None, None].unbind(1)  # (N, 1, 1)
+    radius = uniform(smallest, largest, n, 1, 1)
     room = IMAGE_SIZE / 2 - radius  # so that the shape stays within the picture
-    center_x, center_y = IMAGE_SIZE / 2 + uniform(-room, room, n), IMAGE_SIZE / 2 + uniform(-room, room, n)
-    turn = uniform(-0.35, 0.35, n)  # radians: about 20 degrees either way
+    center_x, center_y = (IMAGE_SIZE / 2 + uniform(-room, room, n, 1, 1) for _ in range(2))
+    turn = uniform(-0.35, 0.35, n, 1, 1)  # radians: about 20 degrees either way
 
     pixel = torch.arange(IMAGE_SIZE, dtype=torch.float64) + 0.5
-    across = (pixel[None, None, :] - center_x[:, None, None]) / radius[:, None, None]  # (N, 1, W)
-    down = (pixel[None, :, None] - center_y[:, None, None]) / radius[:, None, None]  # (N, H, 1)
-    cos, sin = turn.cos()[:, None, None], turn.sin()[:, None, None]
-    x, y = cos * across + sin * down, cos * down - sin * across  # (N, H, W)
+    across = (pixel - center_x) / radius  # (N, 1, W)
+    down = (pixel[:, None] - center_y) / radius  # (N, H, 1)
+    x, y = turn.cos() * across + turn.sin() * down, turn.cos() * down - turn.sin() * across  # (N, H, W)
 
     distance = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.float64)
     for index, sdf in enumerate(SHAPES.values()):
         of_shape = shape == index
         distance[of_shape] = sdf(x[of_shape], y[of_shape])
-    coverage = (0.5 - distance * radius[:, None, None]).clamp(0, 1)[:, None]  # (N, 1, H, W)
+    coverage = (0.5 - distance * radius).clamp(0, 1)[:, None]  # (N, 1, H, W)
 
-    ink = torch.tensor(list(COLORS.values()), dtype=torch.float64)[color] / 255 + uniform(-0.06, 0.06, n, 3)
-    paper = uniform(0.72, 0.95, n, 1) + uniform(-0.05, 0.05, n, 3)
+    palette = torch.tensor(list(COLORS.values()), dtype=torch.float64)[:, :, None, None] / 255
+    ink = palette[color] + uniform(-0.06, 0.06, n, 3, 1, 1)
+    paper = uniform(0.72, 0.95, n, 1, 1, 1) + uniform(-0.05, 0.05, n, 3, 1, 1)
     noise = uniform(-0.05, 0.05, n, 3, IMAGE_SIZE, IMAGE_SIZE)
-    scene = torch.lerp(paper[:, :, None, None], ink[:, :, None, None], coverage) + noise
+    scene = torch.lerp(paper, ink, coverage) + noise
     return (scene.clamp(0, 1) * 255).round().to(torch.uint8)
