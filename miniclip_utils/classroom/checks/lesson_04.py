@@ -48,37 +48,39 @@ def costs(logits: Tensor) -> Tensor:
     return logits.exp().sum(dim=1).log() - logits.diag()
 
 
+def loss(logits: Tensor) -> Tensor:
+    return (costs(logits) + costs(logits.T)).mean() / 2
+
+
 @exercise(
     inputs=lambda: (3 * torch.randn(6, 6),),
     mistakes={
         "one direction is missing: this is only image → text, the softmax along the rows": lambda x: costs(x).mean(),
         "one direction is missing: this is only text → image, the softmax along the columns": lambda x: costs(x.T).mean(),
-        "the two directions are added, and not averaged: divide by 2": lambda x: costs(x).mean() + costs(x.T).mean(),
-        "the costs of the pairs are added up: take the mean, or it grows with the batch": lambda x: (
-            (costs(x) + costs(x.T)).sum() / 2
+        "the two directions are added, and not averaged: divide by 2": lambda x: 2 * loss(x),
+        "the costs of the pairs are added up: take the mean, or it grows with the batch": lambda x: len(x) * loss(x),
+        "the softmax is applied twice: `F.cross_entropy` wants logits, and takes the softmax itself": (
+            lambda x: (costs(x.softmax(dim=1)) + costs(x.T.softmax(dim=1))).mean() / 2
         ),
-        "the softmax is applied twice: `F.cross_entropy` wants logits, and takes the softmax itself": lambda x: (
-            (costs(x.softmax(dim=1)) + costs(x.T.softmax(dim=1))).mean() / 2
-        ),
-        "the sign is turned: the loss is minus the logarithm of the probability": lambda x: (
-            -(costs(x) + costs(x.T)).mean() / 2
-        ),
-        "every pair has target 0: the right answer for pair i is i": lambda x: (
-            -(x.log_softmax(dim=1)[:, 0] + x.log_softmax(dim=0)[0]).mean() / 2
+        "the sign is turned: the loss is minus the logarithm of the probability": lambda x: -loss(x),
+        "every pair has target 0: the right answer for pair i is i": (
+            lambda x: -(x.log_softmax(dim=1)[:, 0] + x.log_softmax(dim=0)[0]).mean() / 2
         ),
         "the softmax is missing: without it nothing pushes the wrong pairs apart": lambda x: -x.diag().mean(),
-        "it is of type float: return the tensor itself, or no gradient can flow back": lambda x: (
-            (costs(x) + costs(x.T)).mean() / 2
-        ).item(),
+        "it is of type float: return the tensor itself, or no gradient can flow back": lambda x: loss(x).item(),
     },
 )
 def symmetric_loss(logits: Tensor) -> Tensor:
-    return (costs(logits) + costs(logits.T)).mean() / 2
+    return loss(logits)
 
 
-def residuals(logits: Tensor) -> Tensor:
-    """Softmax minus target, along the rows."""
-    return logits.softmax(dim=1) - torch.eye(len(logits))
+def rows(x: Tensor) -> Tensor:
+    """The gradient of image → text alone: softmax minus target, along the rows."""
+    return (x.softmax(dim=1) - torch.eye(len(x))) / len(x)
+
+
+def gradient(x: Tensor) -> Tensor:
+    return (rows(x) + rows(x.T).T) / 2
 
 
 @exercise(
@@ -86,30 +88,20 @@ def residuals(logits: Tensor) -> Tensor:
     outcome=torch.no_grad()(lambda function, logits: function(logits)),  # so that autograd gives an error
     mistakes={
         "this asks autograd: write the formula instead": lambda x: torch.autograd.grad(x.logsumexp(dim=1).sum(), x),
-        "one direction is missing: this is the gradient of image → text alone": lambda x: residuals(x) / len(x),
-        "one direction is missing: this is the gradient of text → image alone": lambda x: residuals(x.T).T / len(x),
-        "half of one direction is right, and the other one is missing: this is image → text": lambda x: (
-            residuals(x) / (2 * len(x))
+        "one direction is missing: this is the gradient of image → text alone": rows,
+        "one direction is missing: this is the gradient of text → image alone": lambda x: rows(x.T).T,
+        "half of one direction is right, and the other one is missing: this is image → text": lambda x: rows(x) / 2,
+        "half of one direction is right, and the other one is missing: this is text → image": lambda x: rows(x.T).T / 2,
+        "the 1/N is missing: the loss is a mean over the pairs": lambda x: len(x) * gradient(x),
+        "the 1/2 is missing: the loss is the mean of two directions": lambda x: 2 * gradient(x),
+        "the 1/(2N) is missing: the loss is a mean over N pairs and two directions": lambda x: 2 * len(x) * gradient(x),
+        "the sign is turned: softmax minus target, not target minus softmax": lambda x: -gradient(x),
+        "the target is missing: subtract 1 on the diagonal, once in each direction": (
+            lambda x: (x.softmax(dim=1) + x.softmax(dim=0)) / (2 * len(x))
         ),
-        "half of one direction is right, and the other one is missing: this is text → image": lambda x: (
-            residuals(x.T).T / (2 * len(x))
-        ),
-        "the 1/N is missing: the loss is a mean over the pairs": lambda x: (residuals(x) + residuals(x.T).T) / 2,
-        "the 1/2 is missing: the loss is the mean of two directions": lambda x: (residuals(x) + residuals(x.T).T) / len(x),
-        "the 1/(2N) is missing: the loss is a mean over N pairs and two directions": lambda x: (
-            residuals(x) + residuals(x.T).T
-        ),
-        "the sign is turned: softmax minus target, not target minus softmax": lambda x: (
-            -(residuals(x) + residuals(x.T).T) / (2 * len(x))
-        ),
-        "the target is missing: subtract 1 on the diagonal, once in each direction": lambda x: (
-            (x.softmax(dim=1) + x.softmax(dim=0)) / (2 * len(x))
-        ),
-        "the target is subtracted once, but there are two directions": lambda x: (
-            (residuals(x) + x.softmax(dim=0)) / (2 * len(x))
-        ),
-        "the columns' part is transposed: turn logits.T.softmax(dim=1) back, or take softmax(dim=0)": lambda x: (
-            (residuals(x) + residuals(x.T)) / (2 * len(x))
+        "the target is subtracted once, but there are two directions": lambda x: (rows(x) + x.softmax(dim=0) / len(x)) / 2,
+        "the columns' part is transposed: turn logits.T.softmax(dim=1) back, or take softmax(dim=0)": (
+            lambda x: (rows(x) + rows(x.T)) / 2
         ),
     },
     tolerance=1e-6,
@@ -117,30 +109,25 @@ def residuals(logits: Tensor) -> Tensor:
 def logit_gradient(logits: Tensor) -> Tensor:
     with torch.enable_grad():
         logits = logits.clone().requires_grad_()
-        loss = (logits.logsumexp(dim=1) + logits.logsumexp(dim=0) - 2 * logits.diag()).mean() / 2
-        return torch.autograd.grad(loss, logits)[0]
+        return torch.autograd.grad(loss(logits), logits)[0]
 
 
 @exercise(
-    inputs=lambda: [
-        (2 * torch.rand(3, 4) - 1, torch.tensor(t))
-        for t in (math.log(1 / 0.07), 2.0, 6.0)  # the last one above the cap
-    ],
+    # The last t is above the cap.
+    inputs=lambda: [(2 * torch.rand(3, 4) - 1, torch.tensor(t)) for t in (math.log(1 / 0.07), 2.0, 6.0)],
     mistakes={
-        "t is used as it is: it is the logarithm of the scale, so take exp(t)": lambda cosines, t: t * cosines,
-        "the cap on exp(t) is missing: exp(6) is 403, and the scale stops at 100, not t": lambda cosines, t: (
-            t.exp() * cosines
+        "t is used as it is: it is the logarithm of the scale, so take exp(t)": lambda c, t: t * c,
+        "the cap on exp(t) is missing: exp(6) is 403, and the scale stops at 100, not t": lambda c, t: t.exp() * c,
+        "the cap is put on the logits: cap the scale, and negative cosines keep theirs": (
+            lambda c, t: (t.exp() * c).clamp(max=100)
         ),
-        "the cap is put on the logits: cap the scale, and negative cosines keep theirs": lambda cosines, t: (
-            t.exp() * cosines
-        ).clamp(max=100),
-        "the cap is put on the logits, at both ends: cap the scale": lambda cosines, t: (t.exp() * cosines).clamp(-100, 100),
-        "it divides by exp(t): t is the log of the *inverse* temperature, so multiply": lambda cosines, t: cosines / t.exp(),
-        "it divides by exp(t), capped: exp(t) is the *inverse* temperature, so multiply": lambda cosines, t: (
-            cosines / t.exp().clamp(max=100)
+        "the cap is put on the logits, at both ends: cap the scale": lambda c, t: (t.exp() * c).clamp(-100, 100),
+        "it divides by exp(t): t is the log of the *inverse* temperature, so multiply": lambda c, t: c / t.exp(),
+        "it divides by exp(t), capped: exp(t) is the *inverse* temperature, so multiply": lambda c, t: (
+            c / t.exp().clamp(max=100)
         ),
-        "the scale is applied twice": lambda cosines, t: t.exp().clamp(max=100) ** 2 * cosines,
-        "the cap works as a floor: take the smaller of exp(t) and 100": lambda cosines, t: t.exp().clamp(min=100) * cosines,
+        "the scale is applied twice": lambda c, t: t.exp().clamp(max=100) ** 2 * c,
+        "the cap works as a floor: take the smaller of exp(t) and 100": lambda c, t: t.exp().clamp(min=100) * c,
     },
 )
 def scaled_logits(cosines: Tensor, t: Tensor) -> Tensor:
