@@ -16,27 +16,27 @@ def unit(vectors: Tensor) -> Tensor:
 @exercise(
     inputs=lambda: (torch.randn(5, 7), torch.randn(5, 6), torch.randn(7, 4), torch.randn(6, 4)),
     mistakes={
-        "the L2 norm is missing: these are plain dot products, in which long vectors win": lambda i, t, w_i, w_t: (
-            (i @ w_i) @ (t @ w_t).T
+        "the L2 norm is missing: these are plain dot products, in which long vectors win": (
+            lambda i, t, w_i, w_t: (i @ w_i) @ (t @ w_t).T
         ),
-        "the norm is taken over the batch (dim=0): each row, one vector, needs length 1 of its own": lambda i, t, w_i, w_t: (
-            unit((i @ w_i).T).T @ unit((t @ w_t).T)
+        "the norm is taken over the batch (dim=0): each row, one vector, needs length 1 of its own": (
+            lambda i, t, w_i, w_t: unit((i @ w_i).T).T @ unit((t @ w_t).T)
         ),
-        "the vectors are normalised before the projection, which then changes their lengths again": lambda i, t, w_i, w_t: (
-            (unit(i) @ w_i) @ (unit(t) @ w_t).T
+        "the vectors are normalised before the projection, which then changes their lengths again": (
+            lambda i, t, w_i, w_t: (unit(i) @ w_i) @ (unit(t) @ w_t).T
         ),
         "only the images are normalised: the texts keep their lengths": lambda i, t, w_i, w_t: unit(i @ w_i) @ (t @ w_t).T,
         "only the texts are normalised: the images keep their lengths": lambda i, t, w_i, w_t: (i @ w_i) @ unit(t @ w_t).T,
         "it is transposed: images are rows, texts are columns": lambda i, t, w_i, w_t: unit(t @ w_t) @ unit(i @ w_i).T,
-        "a LayerNorm stands where the L2 norm belongs: it gives length √d_e, and turns the vectors": lambda i, t, w_i, w_t: (
-            F.layer_norm(i @ w_i, (4,)) @ F.layer_norm(t @ w_t, (4,)).T
+        "a LayerNorm stands where the L2 norm belongs: it gives length √d_e, and turns the vectors": (
+            lambda i, t, w_i, w_t: F.layer_norm(i @ w_i, (4,)) @ F.layer_norm(t @ w_t, (4,)).T
         ),
-        "the matrix is normalised: each vector needs length 1 before they are compared": lambda i, t, w_i, w_t: unit(
-            (i @ w_i) @ (t @ w_t).T
+        "the matrix is normalised: each vector needs length 1 before they are compared": (
+            lambda i, t, w_i, w_t: unit((i @ w_i) @ (t @ w_t).T)
         ),
-        "these are only the N true pairs: compare every image with every text": lambda i, t, w_i, w_t: (
-            unit(i @ w_i) * unit(t @ w_t)
-        ).sum(dim=1),
+        "these are only the N true pairs: compare every image with every text": (
+            lambda i, t, w_i, w_t: (unit(i @ w_i) * unit(t @ w_t)).sum(dim=1)
+        ),
     },
 )
 def cosine_matrix(image: Tensor, text: Tensor, image_weight: Tensor, text_weight: Tensor) -> Tensor:
@@ -123,8 +123,8 @@ def logit_gradient(logits: Tensor) -> Tensor:
         ),
         "the cap is put on the logits, at both ends: cap the scale": lambda c, t: (t.exp() * c).clamp(-100, 100),
         "it divides by exp(t): t is the log of the *inverse* temperature, so multiply": lambda c, t: c / t.exp(),
-        "it divides by exp(t), capped: exp(t) is the *inverse* temperature, so multiply": lambda c, t: (
-            c / t.exp().clamp(max=100)
+        "it divides by exp(t), capped: exp(t) is the *inverse* temperature, so multiply": (
+            lambda c, t: c / t.exp().clamp(max=100)
         ),
         "the scale is applied twice": lambda c, t: t.exp().clamp(max=100) ** 2 * c,
         "the cap works as a floor: take the smaller of exp(t) and 100": lambda c, t: t.exp().clamp(min=100) * c,
@@ -153,13 +153,13 @@ def shares(rows: Tensor) -> Tensor:
     mistakes={
         "only the diagonal counts here: a copy of the caption is just as right": lambda labels: torch.eye(len(labels)),
         "the rows do not add up to 1: divide each by the number of its true pairs": same,
-        "it is divided by the number of all true pairs: each row is a distribution of its own": lambda labels: (
-            same(labels) / same(labels).sum()
+        "it is divided by the number of all true pairs: each row is a distribution of its own": (
+            lambda labels: same(labels) / same(labels).sum()
         ),
         "it is divided by N: divide each row by the number of its own true pairs": lambda labels: same(labels) / len(labels),
         "the drawn pair is left out: it is true as well": lambda labels: shares(others(labels)).nan_to_num(),
-        "the drawn pair is left out: it is true as well, and a row without a copy is left with 0/0": lambda labels: shares(
-            others(labels)
+        "the drawn pair is left out: it is true as well, and a row without a copy is left with 0/0": (
+            lambda labels: shares(others(labels))
         ),
         "the rows have length 1: they must add up to 1, so divide by their sum": lambda labels: unit(same(labels)),
         "these are the wrong pairs: compare the labels with ==": lambda labels: shares(1 - same(labels)),
@@ -176,11 +176,11 @@ def soft_targets(labels: Tensor) -> Tensor:
         "it is zero, but no logit is far enough above the others for that": lambda n: 0,
         "there are n − 1 wrong classes, not one": lambda n: math.log(1 + math.exp(-n / math.sqrt(n - 1))),
         "there are n − 1 wrong classes, not n": lambda n: math.log(1 + n * math.exp(-n / math.sqrt(n - 1))),
-        "the wrong classes have logit 0 here; LayerNorm makes them −1/√(n − 1)": lambda n: math.log(
-            1 + (n - 1) * math.exp(-math.sqrt(n - 1))
+        "the wrong classes have logit 0 here; LayerNorm makes them −1/√(n − 1)": (
+            lambda n: math.log(1 + (n - 1) * math.exp(-math.sqrt(n - 1)))
         ),
-        "the gap is 1 here, as if the image vector were one-hot too: LayerNorm gives it length √n": lambda n: math.log(
-            1 + (n - 1) * math.exp(-1)
+        "the gap is 1 here, as if the image vector were one-hot too: LayerNorm gives it length √n": (
+            lambda n: math.log(1 + (n - 1) * math.exp(-1))
         ),
         "this is the gap between the logits: the loss is ln(1 + (n − 1) · exp(−gap))": lambda n: n / math.sqrt(n - 1),
         "this is chance, ln n: here the model is perfect": math.log,

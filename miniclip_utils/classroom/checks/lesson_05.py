@@ -41,8 +41,8 @@ move = moved(lambda x, width: abs(x) if x < width else 2 * (width - 1) - x)
         "nothing is reflected: columns below 0 and from `width` on do not exist": moved(lambda x, w: x),
         "the outermost column is repeated: reflect instead, −1 → 1 and −2 → 2": moved(lambda x, w: min(max(x, 0), w - 1)),
         "pixels that leave on one side come in on the other: reflect instead": moved(lambda x, w: x % w),
-        "the edge is doubled, −1 → 0: the mirror stands on the outermost pixel, so −1 → 1": moved(
-            lambda x, w: -x - 1 if x < 0 else min(x, 2 * w - 1 - x)
+        "the edge is doubled, −1 → 0: the mirror stands on the outermost pixel, so −1 → 1": (
+            moved(lambda x, w: -x - 1 if x < 0 else min(x, 2 * w - 1 - x))
         ),
         "only the left end is reflected: columns from `width` on do not exist": moved(lambda x, w: abs(x)),
         "only the right end is reflected: columns below 0 do not exist": moved(lambda x, w: min(x, 2 * (w - 1) - x)),
@@ -54,8 +54,8 @@ move = moved(lambda x, width: abs(x) if x < width else 2 * (width - 1) - x)
         ),
         "the moves go the other way: output column x reads input column x + shift": lambda w, s, m: move(w, -s, m),
         # To move the mirrored image is to move the image the other way.
-        "the mirrored image is moved: move first, then mirror, width − 1 − column": lambda w, s, m: move(
-            w, torch.where(m, -s, s), m
+        "the mirrored image is moved: move first, then mirror, width − 1 − column": (
+            lambda w, s, m: move(w, torch.where(m, -s, s), m)
         ),
     },
 )
@@ -77,22 +77,22 @@ def logits_or_bfloat16(function: Function, image: Tensor, text: Tensor, scale: f
     inputs=lambda: (torch.randn(6, 24).bfloat16(), torch.randn(6, 24).bfloat16(), 100.0),
     outcome=logits_or_bfloat16,
     mistakes={
-        "the result is bfloat16, with 8 significant bits: `.float()` comes before the norm": lambda i, t, s: (
-            s * unit(i) @ unit(t).T
+        "the result is bfloat16, with 8 significant bits: `.float()` comes before the norm": (
+            lambda i, t, s: s * unit(i) @ unit(t).T
         ),
-        "normalised in bfloat16 and widened afterwards: the unit vectors are rounded already": lambda i, t, s: (
-            s * unit(i).float() @ unit(t).float().T
+        "normalised in bfloat16 and widened afterwards: the unit vectors are rounded already": (
+            lambda i, t, s: s * unit(i).float() @ unit(t).float().T
         ),
-        "widened only at the end: the cosines are rounded already, and the scale multiplies their error": lambda i, t, s: (
-            s * (unit(i) @ unit(t).T).float()
+        "widened only at the end: the cosines are rounded already, and the scale multiplies their error": (
+            lambda i, t, s: s * (unit(i) @ unit(t).T).float()
         ),
-        "even the scaled product was made in bfloat16 and widened at the end": lambda i, t, s: (
-            s * unit(i) @ unit(t).T
-        ).float(),
+        "even the scaled product was made in bfloat16 and widened at the end": (
+            lambda i, t, s: (s * unit(i) @ unit(t).T).float()
+        ),
         "only the images are normalised": lambda i, t, s: s * unit(i.float()) @ t.float().T,
         "only the texts are normalised": lambda i, t, s: s * i.float() @ unit(t.float()).T,
-        "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": lambda i, t, s: (
-            s * unit(i.float().T).T @ unit(t.float().T)
+        "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": (
+            lambda i, t, s: s * unit(i.float().T).T @ unit(t.float().T)
         ),
         "the L2 norm is missing: these are scaled dot products": lambda i, t, s: s * i.float() @ t.float().T,
         "the scale is missing: these are cosines": lambda i, t, s: unit(i.float()) @ unit(t.float()).T,
@@ -176,28 +176,28 @@ def rising(rise: Callable[[int, int], float]) -> Function:
     mistakes={
         "the warm-up is missing: the first `warmup_steps` rise in a straight line": lambda s, n, w: wave(s / n),
         "the rate is 0 at step 0, so the first batch teaches nothing: rise with step + 1": rising(lambda s, w: s / w),
-        "the cosine counts from step 0, so it jumps down where the warm-up ends: count from there": rise_and(
-            lambda s, n, w: wave(s / n)
+        "the cosine counts from step 0, so it jumps down where the warm-up ends: count from there": (
+            rise_and(lambda s, n, w: wave(s / n))
         ),
-        "it falls below zero, and would climb the loss: a cosine goes from 1 to −1, so add 1 and halve": rise_and(
-            lambda s, n, w: math.cos(math.pi * (s - w) / (n - w))
+        "it falls below zero, and would climb the loss: a cosine goes from 1 to −1, so add 1 and halve": (
+            rise_and(lambda s, n, w: math.cos(math.pi * (s - w) / (n - w)))
         ),
-        "it falls in a straight line: half a cosine stays high first and ends gently": rise_and(
-            lambda s, n, w: 1 - (s - w) / (n - w)
+        "it falls in a straight line: half a cosine stays high first and ends gently": (
+            rise_and(lambda s, n, w: 1 - (s - w) / (n - w))
         ),
-        "this is a quarter of a wave, which ends steeply: take half a wave, from 1 to −1, add 1 and halve": rise_and(
-            lambda s, n, w: math.cos(math.pi / 2 * (s - w) / (n - w))
+        "this is a quarter of a wave, which ends steeply: take half a wave, from 1 to −1, add 1 and halve": (
+            rise_and(lambda s, n, w: math.cos(math.pi / 2 * (s - w) / (n - w)))
         ),
         "it stays at the peak after the warm-up": rise_and(lambda s, n, w: 1),
         "the cosine begins at 2: after adding 1, halve": rise_and(lambda s, n, w: 2 * wave((s - w) / (n - w))),
-        "the cosine is spread over all steps, and does not come down: it has total_steps − warmup_steps of them": rise_and(
-            lambda s, n, w: wave((s - w) / n)
+        "the cosine is spread over all steps, and does not come down: it has total_steps − warmup_steps of them": (
+            rise_and(lambda s, n, w: wave((s - w) / n))
         ),
-        "the last step has a rate of 0 and teaches nothing: divide by total_steps − warmup_steps": rise_and(
-            lambda s, n, w: wave((s - w) / (n - w - 1))
+        "the last step has a rate of 0 and teaches nothing: divide by total_steps − warmup_steps": (
+            rise_and(lambda s, n, w: wave((s - w) / (n - w - 1)))
         ),
-        "the rise goes on for one step too many, above 1: step `warmup_steps` belongs to the cosine": rise_and(
-            lambda s, n, w: (s + 1) / w if s == w else wave((s - w) / (n - w))
+        "the rise goes on for one step too many, above 1: step `warmup_steps` belongs to the cosine": (
+            rise_and(lambda s, n, w: (s + 1) / w if s == w else wave((s - w) / (n - w)))
         ),
         "the last step of the warm-up is below the peak: divide by warmup_steps": rising(lambda s, w: (s + 1) / (w + 1)),
     },
@@ -250,8 +250,8 @@ def snapshot(answer: Function) -> str | None:
     inputs=lambda: [(0.9, 1_000), (0.5, 100), (0.98, 2_000)],
     mistakes={
         "this is the variance: take its square root, so that it has the unit of the accuracy": lambda p, n: p * (1 - p) / n,
-        "this is the spread of a single answer: the mean of n answers spreads √n times less": lambda p, n: math.sqrt(
-            p * (1 - p)
+        "this is the spread of a single answer: the mean of n answers spreads √n times less": (
+            lambda p, n: math.sqrt(p * (1 - p))
         ),
         "it is divided by n: the *variance* falls with n, its square root with √n": lambda p, n: math.sqrt(p * (1 - p)) / n,
         "the root is taken of n alone: take it of p (1 − p) as well": lambda p, n: p * (1 - p) / math.sqrt(n),

@@ -97,19 +97,19 @@ def differ(predicted: Tensor, labels: Tensor) -> Tensor:
     mistakes={
         "these are the right words: count where the two differ": lambda p, q: (~differ(p, q)).sum(dim=0),
         "the order is wrong: first the size, then the colour, then the shape": lambda p, q: differ(p, q).sum(dim=0).flip(0),
-        "colour and shape are swapped: the shape changes with every label, the colour with every eighth": lambda p, q: (
-            differ(p, q).sum(dim=0)[[0, 2, 1]]
+        "colour and shape are swapped: the shape changes with every label, the colour with every eighth": (
+            lambda p, q: differ(p, q).sum(dim=0)[[0, 2, 1]]
         ),
-        "the colour counts a wrong size as well: // 8 runs on to 15, take % 8 of it": lambda p, q: torch.stack(
-            [p // 64 != q // 64, p // 8 != q // 8, p % 8 != q % 8]
-        ).sum(dim=1),
-        "the shape counts every wrong answer: take % 8 of the labels first": lambda p, q: torch.stack(
-            [p // 64 != q // 64, p // 8 % 8 != q // 8 % 8, p != q]
-        ).sum(dim=1),
+        "the colour counts a wrong size as well: // 8 runs on to 15, take % 8 of it": (
+            lambda p, q: torch.stack([p // 64 != q // 64, p // 8 != q // 8, p % 8 != q % 8]).sum(dim=1)
+        ),
+        "the shape counts every wrong answer: take % 8 of the labels first": (
+            lambda p, q: torch.stack([p // 64 != q // 64, p // 8 % 8 != q // 8 % 8, p != q]).sum(dim=1)
+        ),
         "these are shares: return how many": lambda p, q: differ(p, q).float().mean(dim=0),
-        "an answer with two wrong words is left out: count each word on its own": lambda p, q: (
-            differ(p, q) & (differ(p, q).sum(dim=1, keepdim=True) == 1)
-        ).sum(dim=0),
+        "an answer with two wrong words is left out: count each word on its own": (
+            lambda p, q: (differ(p, q) & (differ(p, q).sum(dim=1, keepdim=True) == 1)).sum(dim=0)
+        ),
         "this is the number of wrong answers: it is asked word by word, three numbers": lambda p, q: (p != q).sum(),
     },
 )
@@ -215,18 +215,18 @@ def both_sets(function: Function, images: Tensor, texts: Tensor, share: float) -
     mistakes={
         "return two tensors: the pictures and the sentences, both moved": lambda i, t, s: move(i, t, s)[0],
         "the two are swapped: first the pictures, then the sentences": lambda i, t, s: move(t, i, s),
-        "the vectors are not of length 1 afterwards: normalise again": lambda i, t, s: (
-            (i - s * gap(i, t), t + s * gap(i, t))
+        "the vectors are not of length 1 afterwards: normalise again": (
+            lambda i, t, s: (i - s * gap(i, t), t + s * gap(i, t))
         ),
         "the gap grows: pictures move against it, sentences along it": lambda i, t, s: move(i, t, -s),
-        "both move the same way, so the gap stays: the sentences go in the other direction": lambda i, t, s: (
-            (move(i, t, s)[0], move(i, t, -s)[1])
+        "both move the same way, so the gap stays: the sentences go in the other direction": (
+            lambda i, t, s: (move(i, t, s)[0], move(i, t, -s)[1])
         ),
         "only the pictures move": lambda i, t, s: (move(i, t, s)[0], t),
         "only the sentences move": lambda i, t, s: (i, move(i, t, s)[1]),
         "the gap is made a unit vector: it has to keep its length": lambda i, t, s: move(i, t, s / gap(i, t).norm()),
-        "each set moves towards its own mean: move it along the difference of the two means": lambda i, t, s: (
-            (unit(i - s * (i - i.mean(dim=0))), unit(t - s * (t - t.mean(dim=0))))
+        "each set moves towards its own mean: move it along the difference of the two means": (
+            lambda i, t, s: (unit(i - s * (i - i.mean(dim=0))), unit(t - s * (t - t.mean(dim=0))))
         ),
         "the share is not used: it moves by the whole gap": lambda i, t, s: move(i, t, 1),
     },

@@ -81,8 +81,8 @@ def backward_from(scalar: Callable[[Tensor, Tensor], Tensor]) -> Function:
         "only the last chunk has reached the weights: gradients add up, so don't clear them in between": (
             lambda e, x, g: e(x[-1]).backward(g[-1])
         ),
-        "each chunk gets the gradients of the first one": lambda e, x, g: e(torch.cat(x)).backward(
-            torch.cat([g[0][: len(chunk)] for chunk in x])
+        "each chunk gets the gradients of the first one": (
+            lambda e, x, g: e(torch.cat(x)).backward(torch.cat([g[0][: len(chunk)] for chunk in x]))
         ),
         "the sign is turned": backward_from(lambda y, g: -(y * g).sum()),
         "it is a mean over the chunks: their gradients add up": backward_from(lambda y, g: (y * g).sum() / 3),
@@ -132,7 +132,8 @@ def both(i: Tensor, t: Tensor, all_i: Tensor, all_t: Tensor, scale: float, first
 
 @exercise(
     inputs=draw_shard,
-    mistakes={  # i, t: this process's images and texts; ai, at: those of all
+    # i and t are this process's images and texts, ai and at those of all, r is the rank.
+    mistakes={
         "the targets start at 0: your pairs stand from column rank · B on": (
             lambda i, t, ai, at, s, r: both(i, t, ai, at, s, 0)
         ),
@@ -142,8 +143,8 @@ def both(i: Tensor, t: Tensor, all_i: Tensor, all_t: Tensor, scale: float, first
         ),
         "one direction is missing: this is only image → text": lambda i, t, ai, at, s, r: cost(s * i @ at.T, r * len(i)),
         "one direction is missing: this is only text → image": lambda i, t, ai, at, s, r: cost(s * t @ ai.T, r * len(i)),
-        "images are compared with images, and texts with texts": lambda i, t, ai, at, s, r: both(
-            i, t, at, ai, s, r * len(i)
+        "images are compared with images, and texts with texts": (
+            lambda i, t, ai, at, s, r: both(i, t, at, ai, s, r * len(i))
         ),
         "the two directions are added, and not averaged": lambda i, t, ai, at, s, r: 2 * both(i, t, ai, at, s, r * len(i)),
         "the scale is missing": lambda i, t, ai, at, s, r: both(i, t, ai, at, 1, r * len(i)),
@@ -159,11 +160,11 @@ def shard_loss(image: Tensor, text: Tensor, all_image: Tensor, all_text: Tensor,
 @exercise(
     inputs=lambda: [(14e9, 400e6, 32.0, 40e12), (2e9, 10e6, 7.0, 3e12)],
     mistakes={
-        "this is the forward pass alone: the backward pass costs twice as much again": lambda f, n, e, rate: (
-            f * n * e / rate / 86_400
+        "this is the forward pass alone: the backward pass costs twice as much again": (
+            lambda f, n, e, rate: f * n * e / rate / 86_400
         ),
-        "the backward pass counts once here: it makes two products for each of the forward pass": lambda f, n, e, rate: (
-            2 * f * n * e / rate / 86_400
+        "the backward pass counts once here: it makes two products for each of the forward pass": (
+            lambda f, n, e, rate: 2 * f * n * e / rate / 86_400
         ),
         "these are seconds: a day has 86,400": lambda f, n, e, rate: 3 * f * n * e / rate,
         "these are hours: a day has 24": lambda f, n, e, rate: 3 * f * n * e / rate / 3_600,

@@ -112,24 +112,24 @@ def bilinear(grid: Tensor, new: int, align_corners: bool = False) -> Tensor:
         "the class token's row stands at the end: it is the first row": (
             lambda places, new: after_the_token(bilinear)(places, new).roll(-1, dims=0)
         ),
-        "the rows were stretched like a line: the places form a grid, so resize in two directions": after_the_token(
-            lambda grid, new: F.interpolate(grid.flatten(2), new * new, mode="linear")
+        "the rows were stretched like a line: the places form a grid, so resize in two directions": (
+            after_the_token(lambda grid, new: F.interpolate(grid.flatten(2), new * new, mode="linear"))
         ),
         "the class token's row took part: leave it out, and put it back in front": (
             lambda places, new: F.interpolate(places.T[None], 1 + new * new, mode="linear")[0].T
         ),
-        "numbers and places are mixed up: `permute` to (1, width, rows, columns), a reshape alone tears": after_the_token(
-            lambda grid, new: bilinear(grid.permute(0, 2, 3, 1).reshape(grid.shape), new)
+        "numbers and places are mixed up: `permute` to (1, width, rows, columns), a reshape alone tears": (
+            after_the_token(lambda grid, new: bilinear(grid.permute(0, 2, 3, 1).reshape(grid.shape), new))
         ),
         "the new rows are read off channel by channel: `permute` to (1, new, new, width) before the reshape": (
             after_the_token(lambda grid, new: bilinear(grid, new).reshape(1, new * new, -1).mT)
         ),
         "rows and columns are swapped": after_the_token(lambda grid, new: bilinear(grid.mT, new)),
-        "the corners were kept in place (`align_corners=True`): a patch has a middle, and middles move": after_the_token(
-            lambda grid, new: bilinear(grid, new, align_corners=True)
+        "the corners were kept in place (`align_corners=True`): a patch has a middle, and middles move": (
+            after_the_token(lambda grid, new: bilinear(grid, new, align_corners=True))
         ),
-        "each new place copies its nearest old one: take mode='bilinear'": after_the_token(
-            lambda grid, new: F.interpolate(grid, (new, new), mode="nearest")
+        "each new place copies its nearest old one: take mode='bilinear'": (
+            after_the_token(lambda grid, new: F.interpolate(grid, (new, new), mode="nearest"))
         ),
     },
 )
@@ -187,17 +187,17 @@ def draw_chances() -> list[tuple[int, float, float]]:
     inputs=draw_chances,
     mistakes={
         "there are n − 1 wrong texts, not n": lambda n, s, p: math.log(n * p / (1 - p)) / s,
-        "this is the gap of the logits: divide by the scale for that of the cosines": lambda n, s, p: math.log(
-            (n - 1) * p / (1 - p)
+        "this is the gap of the logits: divide by the scale for that of the cosines": (
+            lambda n, s, p: math.log((n - 1) * p / (1 - p))
         ),
         "the scale multiplies the cosines, so the gap is divided by it": lambda n, s, p: s * math.log((n - 1) * p / (1 - p)),
-        "the wrong texts are missing: all n − 1 of them share what the right one does not get": lambda n, s, p: (
-            math.log(p / (1 - p)) / s
+        "the wrong texts are missing: all n − 1 of them share what the right one does not get": (
+            lambda n, s, p: math.log(p / (1 - p)) / s
         ),
         "this is the gap for a chance of one half, whatever chance is asked for": lambda n, s, p: math.log(n - 1) / s,
         "it takes the odds, p / (1 − p), not the chance p": lambda n, s, p: math.log((n - 1) * p) / s,
-        "n − 1 is on the wrong side: chance / (1 − chance) is exp(scale · gap) divided by n − 1": lambda n, s, p: (
-            math.log(p / (1 - p) / (n - 1)) / s
+        "n − 1 is on the wrong side: chance / (1 − chance) is exp(scale · gap) divided by n − 1": (
+            lambda n, s, p: math.log(p / (1 - p) / (n - 1)) / s
         ),
         "the sign is turned: the right text must be above the others": lambda n, s, p: -math.log((n - 1) * p / (1 - p)) / s,
     },
