@@ -34,9 +34,9 @@ def cosines(images: Tensor, texts: Tensor) -> Tensor:
         "this is the least similar text": lambda i, t: cosines(i, t).argmin(1),
         "these are the cosines: return the place of the largest in each row": cosines,
         "these are the largest cosines: return their places": lambda i, t: cosines(i, t).amax(1),
-        "the norm is taken over the pictures (dim=0): each row, one vector, needs length 1": lambda i, t: (
-            (i / i.norm(dim=0)) @ (t / t.norm(dim=0)).T
-        ).argmax(1),
+        "the norm is taken over the pictures (dim=0): each row, one vector, needs length 1": (
+            lambda i, t: ((i / i.norm(dim=0)) @ (t / t.norm(dim=0)).T).argmax(1)
+        ),
     },
 )
 def nearest_text(image_features: Tensor, text_features: Tensor) -> Tensor:

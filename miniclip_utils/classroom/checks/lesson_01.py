@@ -19,19 +19,19 @@ def columns(*numbers: Tensor) -> Tensor:
 @exercise(
     inputs=lambda: (torch.randperm(len(CLASS_NAMES))[:40],),
     mistakes={
-        "the columns are in the wrong order: first the size, then the colour, then the shape": lambda n: columns(
-            n % 8, n // 8 % 8, n // 64
+        "the columns are in the wrong order: first the size, then the colour, then the shape": (
+            lambda n: columns(n % 8, n // 8 % 8, n // 64)
         ),
         "colour and shape are swapped: the shape changes with every label, the colour with every eighth": (
             lambda n: columns(n // 64, n % 8, n // 8 % 8)
         ),
-        "your colours run on through both sizes, up to 15: start again after 8, with % 8": lambda n: columns(
-            n // 64, n // 8, n % 8
+        "your colours run on through both sizes, up to 15: start again after 8, with % 8": (
+            lambda n: columns(n // 64, n // 8, n % 8)
         ),
         "your shapes are the labels themselves: start again after 8, with % 8": lambda n: columns(n // 64, n // 8 % 8, n),
         "your numbers are fractions: // divides without them, / does not": lambda n: columns(n / 64, n / 8 % 8, n % 8),
-        "each picture is a column of yours: stack along dim=1, so that it is a row": lambda n: torch.stack(
-            [n // 64, n // 8 % 8, n % 8]
+        "each picture is a column of yours: stack along dim=1, so that it is a row": (
+            lambda n: torch.stack([n // 64, n // 8 % 8, n % 8])
         ),
     },
 )
@@ -60,8 +60,8 @@ def round_square(x: Tensor, y: Tensor) -> Tensor:
 @exercise(
     inputs=draw_points,
     mistakes={
-        "inside and outside are swapped: a signed distance is negative where there is ink": lambda x, y: (
-            0.15 - square(x, y).abs()
+        "inside and outside are swapped: a signed distance is negative where there is ink": (
+            lambda x, y: 0.15 - square(x, y).abs()
         ),
         "this draws a full square: the absolute value of its distance is missing, which folds it into a wall": (
             lambda x, y: square(x, y) - 0.15
@@ -77,11 +77,11 @@ def round_square(x: Tensor, y: Tensor) -> Tensor:
         "this draws a round ring: a square has the larger of |x| and |y| where a circle has their hypotenuse": (
             lambda x, y: (torch.hypot(x, y) - 0.7).abs() - 0.15
         ),
-        "take the larger of |x| and |y|: the smaller one gives bars that never end": lambda x, y: (
-            (torch.minimum(x.abs(), y.abs()) - 0.7).abs() - 0.15
+        "take the larger of |x| and |y|: the smaller one gives bars that never end": (
+            lambda x, y: (torch.minimum(x.abs(), y.abs()) - 0.7).abs() - 0.15
         ),
-        "only the right and the lower side are drawn: take the absolute values of x and y": lambda x, y: (
-            (torch.maximum(x, y) - 0.7).abs() - 0.15
+        "only the right and the lower side are drawn: take the absolute values of x and y": (
+            lambda x, y: (torch.maximum(x, y) - 0.7).abs() - 0.15
         ),
     },
 )
@@ -263,11 +263,11 @@ def unit(vectors: Tensor, dim: int = -1) -> Tensor:
         "long vectors outvote short ones: normalise each sentence's vector before the mean": lambda t: unit(t.mean(dim=0)),
         "neither the sentences' vectors nor their mean are of length 1: normalise before and after": lambda t: t.mean(dim=0),
         "you averaged over the classes: the templates are dimension 0": lambda t: unit(unit(t).mean(dim=1)),
-        "you normalised over the templates or the classes: the numbers of one vector are dimension -1": lambda t: unit(
-            unit(t, dim=0).mean(dim=0)
+        "you normalised over the templates or the classes: the numbers of one vector are dimension -1": (
+            lambda t: unit(unit(t, dim=0).mean(dim=0))
         ),
-        "you normalised over the labels, the dimension 1 that F.normalize takes if you give none: dim=-1": lambda t: unit(
-            unit(t, dim=1).mean(dim=0)
+        "you normalised over the labels, the dimension 1 that F.normalize takes if you give none: dim=-1": (
+            lambda t: unit(unit(t, dim=1).mean(dim=0))
         ),
         "this keeps one vector for each sentence: average over the templates, dimension 0": unit,
         "this uses the first template alone: average over all of them": lambda t: unit(t)[0],

@@ -22,8 +22,8 @@ from . import Function, exercise
         "this is a fraction: a kernel that does not fit any more gives no place, so round down with //": (
             lambda n, k, s, p: (n + 2 * p - k) / s + 1
         ),
-        "this rounds up: a kernel that does not fit any more gives no place, so round down": lambda n, k, s, p: (
-            math.ceil((n + 2 * p - k) / s) + 1
+        "this rounds up: a kernel that does not fit any more gives no place, so round down": (
+            lambda n, k, s, p: math.ceil((n + 2 * p - k) / s) + 1
         ),
         "this rounds to the nearest: a kernel that does not fit any more gives no place, so round down": (
             lambda n, k, s, p: round((n + 2 * p - k) / s) + 1
@@ -83,11 +83,11 @@ def over(*dims: int, correction: int = 0) -> Function:
         "you divide by the variance: divide by its square root": from_statistics(lambda x, m, v: (x - m) / v),
         "the mean is subtracted, but nothing is divided by the standard deviation": from_statistics(lambda x, m, v: x - m),
         "nothing has changed: this is x itself": lambda x, m, v, train: x,
-        "eps is missing, and a channel that is the same everywhere would give 0/0": from_statistics(
-            lambda x, m, v: (x - m) / v.sqrt()
+        "eps is missing, and a channel that is the same everywhere would give 0/0": (
+            from_statistics(lambda x, m, v: (x - m) / v.sqrt())
         ),
-        "eps is added to the standard deviation: it belongs under the root": from_statistics(
-            lambda x, m, v: (x - m) / (v.sqrt() + 1e-5)
+        "eps is added to the standard deviation: it belongs under the root": (
+            from_statistics(lambda x, m, v: (x - m) / (v.sqrt() + 1e-5))
         ),
     },
     tolerance=1e-3,
@@ -132,8 +132,8 @@ def block(residual: str = "c1 pool n1 relu c2 n2", shortcut: str = "pool short",
         "the ReLU comes before the sum: a residual that cannot be negative can only add": (
             block("c1 pool n1 relu c2 n2 relu", end="")
         ),
-        "each summand has its own ReLU: add first, then one ReLU": block(
-            "c1 pool n1 relu c2 n2 relu", "pool short relu", ""
+        "each summand has its own ReLU: add first, then one ReLU": (
+            block("c1 pool n1 relu c2 n2 relu", "pool short relu", "")
         ),
         "the last ReLU is missing: it follows the sum": block(end=""),
         "the ReLU between the convolutions is missing: two linear layers in a row are one": block("c1 pool n1 c2 n2"),
@@ -184,20 +184,20 @@ def strides_added(layers: list[tuple[int, int]]) -> int:
     ],
     mistakes={
         "the strides are left out: behind a stride of 2, neighbours lie 2 pixels apart": walk(lambda k, s, d: k - 1),
-        "a layer's own stride is counted too early: it spreads only the layers after it": walk(
-            lambda k, s, d: (k - 1) * d * s
+        "a layer's own stride is counted too early: it spreads only the layers after it": (
+            walk(lambda k, s, d: (k - 1) * d * s)
         ),
-        "only a layer's own stride is counted: the strides of all layers before it multiply": walk(
-            lambda k, s, d: (k - 1) * s
+        "only a layer's own stride is counted: the strides of all layers before it multiply": (
+            walk(lambda k, s, d: (k - 1) * s)
         ),
         "the strides are added up: they multiply": strides_added,
-        "the whole kernel is added each time: its first place was there already, so add kernel_size − 1": walk(
-            lambda k, s, d: k * d, start=0
+        "the whole kernel is added each time: its first place was there already, so add kernel_size − 1": (
+            walk(lambda k, s, d: k * d, start=0)
         ),
         "the whole kernel is added each time: a kernel of size k reaches over k − 1 steps": walk(lambda k, s, d: k * d),
         "you start from 0: one value sees at least itself, so start from 1": walk(lambda k, s, d: (k - 1) * d, start=0),
-        "the kernels are multiplied: each adds (kernel_size − 1) times the distance of its inputs": lambda layers: math.prod(
-            kernel_size for kernel_size, _ in layers
+        "the kernels are multiplied: each adds (kernel_size − 1) times the distance of its inputs": (
+            lambda layers: math.prod(kernel_size for kernel_size, _ in layers)
         ),
     },
 )

@@ -90,7 +90,7 @@ def attend(scale: float = 8**-0.5, dim: int = -1) -> Function:
 
 
 def masked(hide: Callable[[Tensor, Tensor], Tensor]) -> Function:
-    """Attention that is right without a mask, and hides scores by one: scores and a mask → what the softmax takes."""
+    """Attention that is right without a mask. With one, `hide` gives what the softmax takes: scores, mask → scores."""
     return lambda q, k, v, mask: (scores(q, k) if mask is None else hide(scores(q, k), mask)).softmax(-1) @ v
 
 
@@ -132,13 +132,13 @@ def mask_or_type(function: Function, argument: Tensor | int) -> object:
 def of_other_types(mask: Function) -> dict[str, Function]:
     """The mistakes in the type of a mask."""
     return {
-        "this is the additive kind of mask, 0 and −inf: `MultiHeadAttention` takes True and False": lambda argument: (
-            mask(argument).float().log()
+        "this is the additive kind of mask, 0 and −inf: `MultiHeadAttention` takes True and False": (
+            lambda argument: mask(argument).float().log()
         ),
         **{
-            f"it is of type {dtype}: a mask is torch.bool, as a comparison returns it": lambda argument, dtype=dtype: mask(
-                argument
-            ).to(dtype)
+            f"it is of type {dtype}: a mask is torch.bool, as a comparison returns it": (
+                lambda argument, dtype=dtype: mask(argument).to(dtype)
+            )
             for dtype in (torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8)
         },
     }
@@ -158,9 +158,9 @@ def keys(visible: Tensor) -> Tensor:
             lambda tokens: keys(tokens == PAD)
         ),
         "its shape is (N, L), which does not fit (N, num_heads, L, L): add axes for heads and queries": lambda t: t != PAD,
-        "it lacks an axis: (N, 1, L) is taken for (1, N, L), and texts are mixed up with heads": lambda tokens: (
-            tokens != PAD
-        )[:, None, :],
+        "it lacks an axis: (N, 1, L) is taken for (1, N, L), and texts are mixed up with heads": (
+            lambda tokens: (tokens != PAD)[:, None, :]
+        ),
         "it hides padding as queries (rows): hide it as keys (columns), the last axis": lambda t: keys(t != PAD).mT,
         "it hides [UNK] too: an unknown word is not padding": lambda tokens: keys((tokens != PAD) & (tokens != UNK)),
         "it hides the special tokens too: only [PAD] is padding": lambda tokens: keys(tokens > EOS),
@@ -214,26 +214,26 @@ def draw_block() -> tuple[Tensor, nn.Module, Function, nn.Module, nn.Module, Ten
         "both shortcuts are missing": lambda x, n1, a, n2, m, mask: m(n2(a(n1(x), mask))),
         "the shortcut around the attention is missing": lambda x, n1, a, n2, m, mask: (y := a(n1(x), mask)) + m(n2(y)),
         "the shortcut around the MLP is missing": lambda x, n1, a, n2, m, mask: m(n2(x + a(n1(x), mask))),
-        "the MLP's result is added to the block's input: what the attention found is lost": lambda x, n1, a, n2, m, mask: (
-            x + m(n2(x + a(n1(x), mask)))
+        "the MLP's result is added to the block's input: what the attention found is lost": (
+            lambda x, n1, a, n2, m, mask: x + m(n2(x + a(n1(x), mask)))
         ),
-        "the MLP reads the block's input: it reads what the attention left": lambda x, n1, a, n2, m, mask: (
-            x + a(n1(x), mask) + m(n2(x))
+        "the MLP reads the block's input: it reads what the attention left": (
+            lambda x, n1, a, n2, m, mask: x + a(n1(x), mask) + m(n2(x))
         ),
-        "both shortcuts carry the normalised x: they carry x as it is": lambda x, n1, a, n2, m, mask: (
-            (y := n2(n1(x) + a(n1(x), mask))) + m(y)
+        "both shortcuts carry the normalised x: they carry x as it is": (
+            lambda x, n1, a, n2, m, mask: (y := n2(n1(x) + a(n1(x), mask))) + m(y)
         ),
-        "the first shortcut carries the normalised x: it carries x as it is": lambda x, n1, a, n2, m, mask: (
-            (y := n1(x) + a(n1(x), mask)) + m(n2(y))
+        "the first shortcut carries the normalised x: it carries x as it is": (
+            lambda x, n1, a, n2, m, mask: (y := n1(x) + a(n1(x), mask)) + m(n2(y))
         ),
-        "norm_1 is used twice: the MLP has a LayerNorm of its own": lambda x, n1, a, n2, m, mask: (
-            (y := x + a(n1(x), mask)) + m(n1(y))
+        "norm_1 is used twice: the MLP has a LayerNorm of its own": (
+            lambda x, n1, a, n2, m, mask: (y := x + a(n1(x), mask)) + m(n1(y))
         ),
-        "the MLP reads what is not normalised: norm_2 is missing": lambda x, n1, a, n2, m, mask: (
-            (y := x + a(n1(x), mask)) + m(y)
+        "the MLP reads what is not normalised: norm_2 is missing": (
+            lambda x, n1, a, n2, m, mask: (y := x + a(n1(x), mask)) + m(y)
         ),
-        "the attention reads what is not normalised: norm_1 is missing": lambda x, n1, a, n2, m, mask: (
-            (y := x + a(x, mask)) + m(n2(y))
+        "the attention reads what is not normalised: norm_1 is missing": (
+            lambda x, n1, a, n2, m, mask: (y := x + a(x, mask)) + m(n2(y))
         ),
         "norm_1 and norm_2 are exchanged": lambda x, n1, a, n2, m, mask: (y := x + a(n2(x), mask)) + m(n1(y)),
         "the MLP is missing": lambda x, n1, a, n2, m, mask: x + a(n1(x), mask),
@@ -265,17 +265,17 @@ def ends(tokens: Tensor) -> Tensor:
         "it reads at the largest number: `tokens.argmax` finds [EOS] in CLIP's vocabulary, where it is the last, "
         "but here [EOS] is 3": lambda x, tokens: at(x, tokens.argmax(dim=1)),
         "it reads [SOS]: in a causal tower that one has seen nothing but itself": lambda x, tokens: x[:, 0],
-        "it reads one place too far, at the first padding (or around to [SOS])": lambda x, tokens: at(
-            x, (tokens == PAD).int().argmax(dim=1)
+        "it reads one place too far, at the first padding (or around to [SOS])": (
+            lambda x, tokens: at(x, (tokens == PAD).int().argmax(dim=1))
         ),
         "it reads one place too far, at the first padding": lambda x, tokens: at(x, (ends(tokens) + 1).clamp(max=5)),
         "it reads the last word, one place before [EOS]": lambda x, tokens: at(x, ends(tokens) - 1),
         "each caption is read at every caption's [EOS]: pair rows with places, `x[torch.arange(n), places]`": (
             lambda x, tokens: x[:, ends(tokens)]
         ),
-        "it keeps an axis of length 1: one vector for each caption is (N, width)": lambda x, tokens: at(x, ends(tokens))[
-            :, None
-        ],
+        "it keeps an axis of length 1: one vector for each caption is (N, width)": (
+            lambda x, tokens: at(x, ends(tokens))[:, None]
+        ),
         "it is the mean over all places, padding included": lambda x, tokens: x.mean(dim=1),
     },
 )

@@ -38,30 +38,24 @@ move = moved(lambda x, width: abs(x) if x < width else 2 * (width - 1) - x)
 @exercise(
     inputs=draw_moves,
     mistakes={
-        "nothing is reflected: columns below 0 and from `width` on do not exist": moved(lambda x, width: x),
-        "the outermost column is repeated: reflect instead, −1 → 1 and −2 → 2": moved(
-            lambda x, width: min(max(x, 0), width - 1)
+        "nothing is reflected: columns below 0 and from `width` on do not exist": moved(lambda x, w: x),
+        "the outermost column is repeated: reflect instead, −1 → 1 and −2 → 2": moved(lambda x, w: min(max(x, 0), w - 1)),
+        "pixels that leave on one side come in on the other: reflect instead": moved(lambda x, w: x % w),
+        "the edge is doubled, −1 → 0: the mirror stands on the outermost pixel, so −1 → 1": (
+            moved(lambda x, w: -x - 1 if x < 0 else min(x, 2 * w - 1 - x))
         ),
-        "pixels that leave on one side come in on the other: reflect instead": moved(lambda x, width: x % width),
-        "the edge is doubled, −1 → 0: the mirror stands on the outermost pixel, so −1 → 1": moved(
-            lambda x, width: -x - 1 if x < 0 else min(x, 2 * width - 1 - x)
-        ),
-        "only the left end is reflected: columns from `width` on do not exist": moved(lambda x, width: abs(x)),
-        "only the right end is reflected: columns below 0 do not exist": moved(lambda x, width: min(x, 2 * (width - 1) - x)),
-        "`mirrored` is ignored": lambda w, shifts, flips: move(w, shifts, flips & False),
-        "every image is mirrored: only those where `mirrored` is True": lambda w, shifts, flips: move(
-            w, shifts, flips | True
-        ),
-        "the wrong images are mirrored: those where `mirrored` is False": lambda w, shifts, flips: move(w, shifts, ~flips),
+        "only the left end is reflected: columns from `width` on do not exist": moved(lambda x, w: abs(x)),
+        "only the right end is reflected: columns below 0 do not exist": moved(lambda x, w: min(x, 2 * (w - 1) - x)),
+        "`mirrored` is ignored": lambda w, s, m: move(w, s, m & False),
+        "every image is mirrored: only those where `mirrored` is True": lambda w, s, m: move(w, s, m | True),
+        "the wrong images are mirrored: those where `mirrored` is False": lambda w, s, m: move(w, s, ~m),
         "mirrored, column c became width − c: the last column is width − 1, so it becomes width − 1 − c": (
-            lambda w, shifts, flips: move(w, shifts, flips) + flips[:, None].int()
+            lambda w, s, m: move(w, s, m) + m[:, None].int()
         ),
-        "the moves go the other way: output column x reads input column x + shift": lambda w, shifts, flips: move(
-            w, -shifts, flips
-        ),
+        "the moves go the other way: output column x reads input column x + shift": lambda w, s, m: move(w, -s, m),
         # To move the mirrored image is to move the image the other way.
-        "the mirrored image is moved: move first, then mirror, width − 1 − column": lambda w, shifts, flips: move(
-            w, torch.where(flips, -shifts, shifts), flips
+        "the mirrored image is moved: move first, then mirror, width − 1 − column": (
+            lambda w, s, m: move(w, torch.where(m, -s, s), m)
         ),
     },
 )
@@ -83,22 +77,22 @@ def logits_or_bfloat16(function: Function, image: Tensor, text: Tensor, scale: f
     inputs=lambda: (torch.randn(6, 24).bfloat16(), torch.randn(6, 24).bfloat16(), 100.0),
     outcome=logits_or_bfloat16,
     mistakes={
-        "the result is bfloat16, with 8 significant bits: `.float()` comes before the norm": lambda i, t, s: (
-            s * unit(i) @ unit(t).T
+        "the result is bfloat16, with 8 significant bits: `.float()` comes before the norm": (
+            lambda i, t, s: s * unit(i) @ unit(t).T
         ),
-        "normalised in bfloat16 and widened afterwards: the unit vectors are rounded already": lambda i, t, s: (
-            s * unit(i).float() @ unit(t).float().T
+        "normalised in bfloat16 and widened afterwards: the unit vectors are rounded already": (
+            lambda i, t, s: s * unit(i).float() @ unit(t).float().T
         ),
-        "widened only at the end: the cosines are rounded already, and the scale multiplies their error": lambda i, t, s: (
-            s * (unit(i) @ unit(t).T).float()
+        "widened only at the end: the cosines are rounded already, and the scale multiplies their error": (
+            lambda i, t, s: s * (unit(i) @ unit(t).T).float()
         ),
-        "even the scaled product was made in bfloat16 and widened at the end": lambda i, t, s: (
-            s * unit(i) @ unit(t).T
-        ).float(),
+        "even the scaled product was made in bfloat16 and widened at the end": (
+            lambda i, t, s: (s * unit(i) @ unit(t).T).float()
+        ),
         "only the images are normalised": lambda i, t, s: s * unit(i.float()) @ t.float().T,
         "only the texts are normalised": lambda i, t, s: s * i.float() @ unit(t.float()).T,
-        "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": lambda i, t, s: (
-            s * unit(i.float().T).T @ unit(t.float().T)
+        "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": (
+            lambda i, t, s: s * unit(i.float().T).T @ unit(t.float().T)
         ),
         "the L2 norm is missing: these are scaled dot products": lambda i, t, s: s * i.float() @ t.float().T,
         "the scale is missing: these are cosines": lambda i, t, s: unit(i.float()) @ unit(t.float()).T,
@@ -109,21 +103,24 @@ def careful_logits(image: Tensor, text: Tensor, scale: float) -> Tensor:
     return scale * torch.cosine_similarity(image.double()[:, None], text.double()[None], dim=2)
 
 
+def named(pulled: Callable[[str, Tensor], bool]) -> Function:
+    """The names of some parameters."""
+    return lambda parameters: [name for name, parameter in parameters.items() if pulled(name, parameter)]
+
+
 @examined(
-    right=lambda parameters: [name for name, parameter in parameters.items() if parameter.ndim >= 2],
+    right=named(lambda name, p: p.ndim >= 2),
     mistakes={
         "it is of type bool: return a list of names": lambda parameters: True,
         "a thing of type Parameter is not the name of a parameter": lambda parameters: parameters.values(),
         "'weights' is not the name of a parameter": lambda parameters: ["weights"],
-        "these are all parameters": lambda parameters: list(parameters),
-        "it is the wrong way round": lambda parameters: [name for name, p in parameters.items() if p.ndim < 2],
-        "the logit scale is in it": lambda parameters: [name for name in parameters if "bias" not in name],
-        "a bias is in it": lambda parameters: [name for name, p in parameters.items() if p.ndim > 0],
-        "the gain of a normalisation is in it": lambda parameters: [name for name in parameters if "weight" in name],
-        "which is a single vector": lambda parameters: [
-            name for name, p in parameters.items() if p.ndim > 0 and "norm" not in name and "bias" not in name
-        ],
-        "it has 4 dimensions": lambda parameters: [name for name, p in parameters.items() if p.ndim == 2],
+        "these are all parameters": list,
+        "it is the wrong way round": named(lambda name, p: p.ndim < 2),
+        "the logit scale is in it": named(lambda name, p: "bias" not in name),
+        "a bias is in it": named(lambda name, p: p.ndim > 0),
+        "the gain of a normalisation is in it": named(lambda name, p: "weight" in name),
+        "which is a single vector": named(lambda name, p: p.ndim > 0 and "norm" not in name and "bias" not in name),
+        "it has 4 dimensions": named(lambda name, p: p.ndim == 2),
     },
 )
 def decayed(answer: Function) -> str | None:
@@ -168,7 +165,7 @@ def rise_and(fall: Callable[[int, int, int], float]) -> Function:
     return lambda step, total, warmup: (step + 1) / warmup if step < warmup else fall(step, total, warmup)
 
 
-def right_after(rise: Callable[[int, int], float]) -> Function:
+def rising(rise: Callable[[int, int], float]) -> Function:
     """Some rise: step, warm-up steps → factor; and then the right cosine."""
     return lambda step, total, warmup: rise(step, warmup) if step < warmup else wave((step - warmup) / (total - warmup))
 
@@ -178,33 +175,31 @@ def right_after(rise: Callable[[int, int], float]) -> Function:
     package=learning_rate_factor,
     mistakes={
         "the warm-up is missing: the first `warmup_steps` rise in a straight line": lambda s, n, w: wave(s / n),
-        "the rate is 0 at step 0, so the first batch teaches nothing: rise with step + 1": right_after(lambda s, w: s / w),
-        "the cosine counts from step 0, so it jumps down where the warm-up ends: count from there": rise_and(
-            lambda s, n, w: wave(s / n)
+        "the rate is 0 at step 0, so the first batch teaches nothing: rise with step + 1": rising(lambda s, w: s / w),
+        "the cosine counts from step 0, so it jumps down where the warm-up ends: count from there": (
+            rise_and(lambda s, n, w: wave(s / n))
         ),
-        "it falls below zero, and would climb the loss: a cosine goes from 1 to −1, so add 1 and halve": rise_and(
-            lambda s, n, w: math.cos(math.pi * (s - w) / (n - w))
+        "it falls below zero, and would climb the loss: a cosine goes from 1 to −1, so add 1 and halve": (
+            rise_and(lambda s, n, w: math.cos(math.pi * (s - w) / (n - w)))
         ),
-        "it falls in a straight line: half a cosine stays high first and ends gently": rise_and(
-            lambda s, n, w: 1 - (s - w) / (n - w)
+        "it falls in a straight line: half a cosine stays high first and ends gently": (
+            rise_and(lambda s, n, w: 1 - (s - w) / (n - w))
         ),
-        "this is a quarter of a wave, which ends steeply: take half a wave, from 1 to −1, add 1 and halve": rise_and(
-            lambda s, n, w: math.cos(math.pi / 2 * (s - w) / (n - w))
+        "this is a quarter of a wave, which ends steeply: take half a wave, from 1 to −1, add 1 and halve": (
+            rise_and(lambda s, n, w: math.cos(math.pi / 2 * (s - w) / (n - w)))
         ),
         "it stays at the peak after the warm-up": rise_and(lambda s, n, w: 1),
         "the cosine begins at 2: after adding 1, halve": rise_and(lambda s, n, w: 2 * wave((s - w) / (n - w))),
-        "the cosine is spread over all steps, and does not come down: it has total_steps − warmup_steps of them": rise_and(
-            lambda s, n, w: wave((s - w) / n)
+        "the cosine is spread over all steps, and does not come down: it has total_steps − warmup_steps of them": (
+            rise_and(lambda s, n, w: wave((s - w) / n))
         ),
-        "the last step has a rate of 0 and teaches nothing: divide by total_steps − warmup_steps": rise_and(
-            lambda s, n, w: wave((s - w) / (n - w - 1))
+        "the last step has a rate of 0 and teaches nothing: divide by total_steps − warmup_steps": (
+            rise_and(lambda s, n, w: wave((s - w) / (n - w - 1)))
         ),
-        "the rise goes on for one step too many, above 1: step `warmup_steps` belongs to the cosine": rise_and(
-            lambda s, n, w: (s + 1) / w if s == w else wave((s - w) / (n - w))
+        "the rise goes on for one step too many, above 1: step `warmup_steps` belongs to the cosine": (
+            rise_and(lambda s, n, w: (s + 1) / w if s == w else wave((s - w) / (n - w)))
         ),
-        "the last step of the warm-up is below the peak: divide by warmup_steps": right_after(
-            lambda s, w: (s + 1) / (w + 1)
-        ),
+        "the last step of the warm-up is below the peak: divide by warmup_steps": rising(lambda s, w: (s + 1) / (w + 1)),
     },
     tolerance=1e-6,
 )
@@ -216,18 +211,12 @@ def schedule(step: int, total_steps: int, warmup_steps: int) -> float:
     right=lambda model: copy.deepcopy(model.state_dict()),
     mistakes={
         "return a dict from names to tensors": copy.deepcopy,
-        "running statistics are no parameters": lambda model: {
-            name: p.detach().clone() for name, p in model.named_parameters()
-        },
+        "running statistics are no parameters": lambda model: {n: p.detach().clone() for n, p in model.named_parameters()},
         "take all that `state_dict()` names": lambda model: copy.deepcopy(dict(model.named_buffers())),
-        "of type ndarray: keep tensors": lambda model: {
-            name: tensor.numpy().copy() for name, tensor in model.state_dict().items()
-        },
+        "of type ndarray: keep tensors": lambda model: {n: t.numpy().copy() for n, t in model.state_dict().items()},
         "moves on with the model": lambda model: model.state_dict(),
-        "which rounds it": lambda model: {name: tensor.bfloat16() for name, tensor in model.state_dict().items()},
-        "has other values than the model had": lambda model: {
-            name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()
-        },
+        "which rounds it": lambda model: {n: t.bfloat16() for n, t in model.state_dict().items()},
+        "has other values than the model had": lambda model: {n: torch.zeros_like(t) for n, t in model.state_dict().items()},
     },
 )
 def snapshot(answer: Function) -> str | None:
@@ -261,8 +250,8 @@ def snapshot(answer: Function) -> str | None:
     inputs=lambda: [(0.9, 1_000), (0.5, 100), (0.98, 2_000)],
     mistakes={
         "this is the variance: take its square root, so that it has the unit of the accuracy": lambda p, n: p * (1 - p) / n,
-        "this is the spread of a single answer: the mean of n answers spreads √n times less": lambda p, n: math.sqrt(
-            p * (1 - p)
+        "this is the spread of a single answer: the mean of n answers spreads √n times less": (
+            lambda p, n: math.sqrt(p * (1 - p))
         ),
         "it is divided by n: the *variance* falls with n, its square root with √n": lambda p, n: math.sqrt(p * (1 - p)) / n,
         "the root is taken of n alone: take it of p (1 − p) as well": lambda p, n: p * (1 - p) / math.sqrt(n),

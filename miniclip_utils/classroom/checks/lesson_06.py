@@ -1,6 +1,7 @@
 """Checks of lesson 06: zero-shot, a smaller label set, wrong words, retrieval, Grad-CAM, the modality gap."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -23,31 +24,28 @@ def chances(logits: Tensor) -> Tensor:
     return torch.exp(logits - logits.logsumexp(dim=1, keepdim=True))
 
 
+def choose(score: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Function:
+    """The softmax over the classes of some logits, made of pictures, classes and exp(t)."""
+    return lambda images, classes, t: chances(score(images, classes, t.exp()))
+
+
 @exercise(
     inputs=lambda: (0.5 * torch.randn(9, 6), 0.8 * torch.randn(12, 6), torch.tensor(math.log(5.0))),
     mistakes={
-        "the L2 norm is missing: these are dot products, in which long vectors win": lambda i, c, t: chances(
-            t.exp() * i @ c.T
+        "the L2 norm is missing: these are dot products, in which long vectors win": choose(lambda i, c, s: s * i @ c.T),
+        "only the pictures are normalised: the lengths of the texts still count": choose(lambda i, c, s: s * unit(i) @ c.T),
+        "only the texts are normalised: the lengths of the pictures still count": choose(lambda i, c, s: s * i @ unit(c).T),
+        "100 is the scale of OpenAI's CLIP: this model's own is exp(t)": choose(lambda i, c, s: 100 * cosines(i, c)),
+        "each class is judged by itself (sigmoid): the softmax shares out 100% among them": (
+            lambda i, c, t: 1 / (1 + torch.exp(-t.exp() * cosines(i, c)))
         ),
-        "only the pictures are normalised: the lengths of the texts still count": lambda i, c, t: chances(
-            t.exp() * unit(i) @ c.T
-        ),
-        "only the texts are normalised: the lengths of the pictures still count": lambda i, c, t: chances(
-            t.exp() * i @ unit(c).T
-        ),
-        "100 is the scale of OpenAI's CLIP: this model's own is exp(t)": lambda i, c, t: chances(100 * cosines(i, c)),
-        "each class is judged by itself (sigmoid): the softmax shares out 100% among them": lambda i, c, t: (
-            1 / (1 + torch.exp(-t.exp() * cosines(i, c)))
-        ),
-        "the scale is missing: bare cosines lie between −1 and 1, and their softmax is nearly flat": lambda i, c, t: chances(
-            cosines(i, c)
+        "the scale is missing: bare cosines lie between −1 and 1, and their softmax is nearly flat": (
+            choose(lambda i, c, s: cosines(i, c))
         ),
         "t is used as it is: it is the logarithm of the scale, so take exp(t)": lambda i, c, t: chances(t * cosines(i, c)),
-        "it divides by exp(t): the scale is the inverse temperature, so multiply": lambda i, c, t: chances(
-            cosines(i, c) / t.exp()
-        ),
-        "the softmax runs over the pictures: each picture is to choose among the classes, dim=1": lambda i, c, t: (
-            chances(t.exp() * cosines(c, i)).T
+        "it divides by exp(t): the scale is the inverse temperature, so multiply": choose(lambda i, c, s: cosines(i, c) / s),
+        "the softmax runs over the pictures: each picture is to choose among the classes, dim=1": (
+            lambda i, c, t: chances(t.exp() * cosines(c, i)).T
         ),
         "it is transposed: pictures are rows, classes are columns": lambda i, c, t: chances(t.exp() * cosines(i, c)).T,
         "the softmax is missing: these are the logits": lambda i, c, t: t.exp() * cosines(i, c),
@@ -62,20 +60,18 @@ def probabilities(images: Tensor, texts: Tensor, t: Tensor) -> Tensor:
     # Cosines: in some rows every allowed class is below zero.
     inputs=lambda: (0.2 - torch.rand(12, 9), torch.tensor([False, True, False, True, True, False, False, True, False])),
     mistakes={
-        "the label set is not used: these are the best of all classes": lambda s, allowed: s.argmax(dim=1),
+        "the label set is not used: these are the best of all classes": lambda s, a: s.argmax(1),
         "these are places in the smaller table: translate them back to the numbers of the classes": (
-            lambda s, allowed: s[:, allowed].argmax(dim=1)
+            lambda s, a: s[:, a].argmax(1)
         ),
-        "a class that is not allowed got similarity 0, which beats negative ones: use −∞": (
-            lambda s, allowed: (s * allowed).argmax(dim=1)
-        ),
+        "a class that is not allowed got similarity 0, which beats negative ones: use −∞": lambda s, a: (s * a).argmax(1),
         "it is the wrong way round: you chose among the classes that are not allowed": (
-            lambda s, allowed: s.masked_fill(allowed, -math.inf).argmax(dim=1)
+            lambda s, a: s.masked_fill(a, -math.inf).argmax(1)
         ),
         "you took the best picture of each class: the best class of each picture is along dim=1": (
-            lambda s, allowed: s.masked_fill(~allowed, -math.inf).argmax(dim=0)
+            lambda s, a: s.masked_fill(~a, -math.inf).argmax(0)
         ),
-        "these are similarities: return the number of the class that has it": (lambda s, allowed: s[:, allowed].amax(dim=1)),
+        "these are similarities: return the number of the class that has it": lambda s, a: s[:, a].amax(1),
     },
 )
 def answer_among(similarity: Tensor, allowed: Tensor) -> Tensor:
@@ -101,19 +97,19 @@ def differ(predicted: Tensor, labels: Tensor) -> Tensor:
     mistakes={
         "these are the right words: count where the two differ": lambda p, q: (~differ(p, q)).sum(dim=0),
         "the order is wrong: first the size, then the colour, then the shape": lambda p, q: differ(p, q).sum(dim=0).flip(0),
-        "colour and shape are swapped: the shape changes with every label, the colour with every eighth": lambda p, q: (
-            differ(p, q).sum(dim=0)[[0, 2, 1]]
+        "colour and shape are swapped: the shape changes with every label, the colour with every eighth": (
+            lambda p, q: differ(p, q).sum(dim=0)[[0, 2, 1]]
         ),
-        "the colour counts a wrong size as well: // 8 runs on to 15, take % 8 of it": lambda p, q: torch.stack(
-            [p // 64 != q // 64, p // 8 != q // 8, p % 8 != q % 8]
-        ).sum(dim=1),
-        "the shape counts every wrong answer: take % 8 of the labels first": lambda p, q: torch.stack(
-            [p // 64 != q // 64, p // 8 % 8 != q // 8 % 8, p != q]
-        ).sum(dim=1),
+        "the colour counts a wrong size as well: // 8 runs on to 15, take % 8 of it": (
+            lambda p, q: torch.stack([p // 64 != q // 64, p // 8 != q // 8, p % 8 != q % 8]).sum(dim=1)
+        ),
+        "the shape counts every wrong answer: take % 8 of the labels first": (
+            lambda p, q: torch.stack([p // 64 != q // 64, p // 8 % 8 != q // 8 % 8, p != q]).sum(dim=1)
+        ),
         "these are shares: return how many": lambda p, q: differ(p, q).float().mean(dim=0),
-        "an answer with two wrong words is left out: count each word on its own": lambda p, q: (
-            differ(p, q) & (differ(p, q).sum(dim=1, keepdim=True) == 1)
-        ).sum(dim=0),
+        "an answer with two wrong words is left out: count each word on its own": (
+            lambda p, q: (differ(p, q) & (differ(p, q).sum(dim=1, keepdim=True) == 1)).sum(dim=0)
+        ),
         "this is the number of wrong answers: it is asked word by word, three numbers": lambda p, q: (p != q).sum(),
     },
 )
@@ -136,64 +132,59 @@ def share(right: Tensor) -> float:
     return right.double().mean().item()
 
 
+def found(similarity: Tensor, queries: Tensor, candidates: Tensor, k: int) -> float:
+    return share(hits(similarity, queries, candidates)[:, :k].any(dim=1))
+
+
 @exercise(
     inputs=lambda: (torch.randn(97, 97), torch.randint(8, (97,)), torch.randint(8, (97,)), 4),
     package=recall_at_k,
     mistakes={
-        "it counts by index: another candidate with the query's label is just as right": lambda s, q, c, k: share(
-            (ranking(s)[:, :k] == torch.arange(len(s))[:, None]).any(dim=1)
+        "it counts by index: another candidate with the query's label is just as right": (
+            lambda s, q, c, k: share((ranking(s)[:, :k] == torch.arange(len(s))[:, None]).any(dim=1))
         ),
-        "this is the share of right ones among the k (precision): one hit is enough for recall@k here": lambda s, q, c, k: (
-            share(hits(s, q, c)[:, :k])
+        "this is the share of right ones among the k (precision): one hit is enough for recall@k here": (
+            lambda s, q, c, k: share(hits(s, q, c)[:, :k])
         ),
         "all k must be right in yours: one of them is enough": lambda s, q, c, k: share(hits(s, q, c)[:, :k].all(dim=1)),
-        "this is recall@1: k is not used": lambda s, q, c, k: share(hits(s, q, c)[:, 0]),
-        "it looks at the least similar ones: the largest cosines come first": lambda s, q, c, k: share(
-            hits(-s, q, c)[:, :k].any(dim=1)
+        "this is recall@1: k is not used": lambda s, q, c, k: found(s, q, c, 1),
+        "it looks at the least similar ones: the largest cosines come first": lambda s, q, c, k: found(-s, q, c, k),
+        "it searches the queries of each candidate: the candidates of one are along dim=1": (
+            lambda s, q, c, k: found(s.T, c, q, k)
         ),
-        "it searches the queries of each candidate: the candidates of one are along dim=1": lambda s, q, c, k: share(
-            hits(s.T, c, q)[:, :k].any(dim=1)
-        ),
-        "this is the number of queries with a hit: return their share": lambda s, q, c, k: (
-            hits(s, q, c)[:, :k].any(dim=1).sum().item()
-        ),
-        "these are the single queries: return the share of hits among them": lambda s, q, c, k: hits(s, q, c)[:, :k].any(
-            dim=1
-        ),
+        "this is the number of queries with a hit: return their share": lambda s, q, c, k: len(s) * found(s, q, c, k),
+        "these are the single queries: return the share of hits among them": lambda s, q, c, k: hits(s, q, c)[:, :k].any(1),
     },
 )
 def recall(similarity: Tensor, query_labels: Tensor, candidate_labels: Tensor, k: int) -> float:
-    return share(hits(similarity, query_labels, candidate_labels)[:, :k].any(dim=1))
+    return found(similarity, query_labels, candidate_labels, k)
 
 
 def weights(gradients: Tensor) -> Tensor:
     return gradients.mean(dim=(2, 3), keepdim=True)
 
 
+def cam(weighted: Callable[[Tensor, Tensor], Tensor]) -> Function:
+    """The ReLU of the sum of weighted channels, made of activations and gradients."""
+    return lambda a, g: weighted(a, g).sum(dim=1).relu()
+
+
 @exercise(
     inputs=lambda: (torch.randn(3, 5, 4, 4), torch.randn(3, 5, 4, 4)),
     mistakes={
         "the ReLU is missing: what speaks against the text belongs to another map": lambda a, g: (weights(g) * a).sum(dim=1),
-        "the ReLU comes too early: first add up the channels, then cut off what is negative": lambda a, g: (
-            (weights(g) * a).relu().sum(dim=1)
+        "the ReLU comes too early: first add up the channels, then cut off what is negative": (
+            cam(lambda a, g: (weights(g) * a).relu())
         ),
-        "the absolute value mixes what speaks for the text with what speaks against it: take the ReLU": lambda a, g: (
-            (weights(g) * a).sum(dim=1).abs()
+        "the absolute value mixes what speaks for the text with what speaks against it: take the ReLU": (
+            lambda a, g: (weights(g) * a).sum(dim=1).abs()
         ),
-        "the gradients are not averaged: a channel has one weight, the mean over its places": lambda a, g: (
-            (g * a).sum(dim=1).relu()
-        ),
-        "the gradients are added up, not averaged over the places": lambda a, g: (
-            (g.sum(dim=(2, 3), keepdim=True) * a).sum(dim=1).relu()
-        ),
-        "you averaged the activations: the weights are means of the gradients": lambda a, g: (
-            (weights(a) * g).sum(dim=1).relu()
-        ),
-        "the gradients are not used: every channel has the same weight in yours": lambda a, g: a.sum(dim=1).relu(),
+        "the gradients are not averaged: a channel has one weight, the mean over its places": cam(lambda a, g: g * a),
+        "the gradients are added up, not averaged over the places": cam(lambda a, g: g.sum((2, 3), keepdim=True) * a),
+        "you averaged the activations: the weights are means of the gradients": cam(lambda a, g: weights(a) * g),
+        "the gradients are not used: every channel has the same weight in yours": cam(lambda a, g: a),
         "the channels are averaged: add them up": lambda a, g: (weights(g) * a).mean(dim=1).relu(),
-        "the weights are means over all pictures: each picture has its own": lambda a, g: (
-            (g.mean(dim=(0, 2, 3), keepdim=True) * a).sum(dim=1).relu()
-        ),
+        "the weights are means over all pictures: each picture has its own": cam(lambda a, g: weights(g).mean(0) * a),
     },
 )
 def weighted_map(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -224,18 +215,18 @@ def both_sets(function: Function, images: Tensor, texts: Tensor, share: float) -
     mistakes={
         "return two tensors: the pictures and the sentences, both moved": lambda i, t, s: move(i, t, s)[0],
         "the two are swapped: first the pictures, then the sentences": lambda i, t, s: move(t, i, s),
-        "the vectors are not of length 1 afterwards: normalise again": lambda i, t, s: (
-            (i - s * gap(i, t), t + s * gap(i, t))
+        "the vectors are not of length 1 afterwards: normalise again": (
+            lambda i, t, s: (i - s * gap(i, t), t + s * gap(i, t))
         ),
         "the gap grows: pictures move against it, sentences along it": lambda i, t, s: move(i, t, -s),
-        "both move the same way, so the gap stays: the sentences go in the other direction": lambda i, t, s: (
-            (move(i, t, s)[0], move(i, t, -s)[1])
+        "both move the same way, so the gap stays: the sentences go in the other direction": (
+            lambda i, t, s: (move(i, t, s)[0], move(i, t, -s)[1])
         ),
         "only the pictures move": lambda i, t, s: (move(i, t, s)[0], t),
         "only the sentences move": lambda i, t, s: (i, move(i, t, s)[1]),
         "the gap is made a unit vector: it has to keep its length": lambda i, t, s: move(i, t, s / gap(i, t).norm()),
-        "each set moves towards its own mean: move it along the difference of the two means": lambda i, t, s: (
-            (unit(i - s * (i - i.mean(dim=0))), unit(t - s * (t - t.mean(dim=0))))
+        "each set moves towards its own mean: move it along the difference of the two means": (
+            lambda i, t, s: (unit(i - s * (i - i.mean(dim=0))), unit(t - s * (t - t.mean(dim=0))))
         ),
         "the share is not used: it moves by the whole gap": lambda i, t, s: move(i, t, 1),
     },

@@ -35,15 +35,13 @@ def draw_parts() -> dict[str, tuple[Tensor]]:
     inputs=draw_parts,
     mistakes={
         # Right as long as the logits are small, so it comes before the others, of which some are inf as well.
-        "the exponential leaves float32 (exp(89) is inf): take out the largest first": lambda parts: (
-            parts.exp().sum(dim=0).log()
-        ),
-        "logsumexps do not add up: their exponentials do": lambda parts: parts.sum(dim=0),
-        "this is their mean: take the logarithm of the sum of their exponentials": lambda parts: parts.mean(dim=0),
-        "this is the largest part: near, but the other chunks count too": lambda parts: parts.amax(dim=0),
-        "the logarithm is missing at the end": lambda parts: parts.exp().sum(dim=0),
-        "this is the logarithm of the *mean*: each chunk already is a sum": lambda parts: parts.exp().mean(dim=0).log(),
-        "it is joined over the columns (dim=1): chunks are rows here": lambda parts: parts.logsumexp(dim=1),
+        "the exponential leaves float32 (exp(89) is inf): take out the largest first": lambda x: x.exp().sum(dim=0).log(),
+        "logsumexps do not add up: their exponentials do": lambda x: x.sum(dim=0),
+        "this is their mean: take the logarithm of the sum of their exponentials": lambda x: x.mean(dim=0),
+        "this is the largest part: near, but the other chunks count too": lambda x: x.amax(dim=0),
+        "the logarithm is missing at the end": lambda x: x.exp().sum(dim=0),
+        "this is the logarithm of the *mean*: each chunk already is a sum": lambda x: x.exp().mean(dim=0).log(),
+        "it is joined over the columns (dim=1): chunks are rows here": lambda x: x.logsumexp(dim=1),
     },
 )
 def joined_logsumexp(parts: Tensor) -> Tensor:
@@ -72,31 +70,23 @@ def backward_from(scalar: Callable[[Tensor, Tensor], Tensor]) -> Function:
 
 @exercise(
     inputs=lambda: (nn.Linear(4, 3, bias=False), list(torch.randn(7, 4).split(3)), list(torch.randn(7, 3).split(3))),
-    package=backward_from(lambda features, gradient: (features * gradient).sum()),
+    package=backward_from(lambda y, g: (y * g).sum()),
     outcome=gradient_left,
     mistakes={
-        "no gradient has reached the weights: go backward from the features of each chunk": (
-            lambda encode, chunks, gradients: [encode(chunk) for chunk in chunks]
-        ),
+        "no gradient has reached the weights: go backward from the features of each chunk": lambda e, x, g: list(map(e, x)),
         "the gradients of the features are not used: `backward()` of a sum gives each feature a gradient of 1": (
-            backward_from(lambda features, gradient: features.sum())
+            backward_from(lambda y, g: y.sum())
         ),
-        "only the first chunk has reached the weights": (
-            lambda encode, chunks, gradients: encode(chunks[0]).backward(gradients[0])
-        ),
+        "only the first chunk has reached the weights": lambda e, x, g: e(x[0]).backward(g[0]),
         "only the last chunk has reached the weights: gradients add up, so don't clear them in between": (
-            lambda encode, chunks, gradients: encode(chunks[-1]).backward(gradients[-1])
+            lambda e, x, g: e(x[-1]).backward(g[-1])
         ),
-        "each chunk gets the gradients of the first one": lambda encode, chunks, gradients: encode(
-            torch.cat(chunks)
-        ).backward(torch.cat([gradients[0][: len(chunk)] for chunk in chunks])),
-        "the sign is turned": backward_from(lambda features, gradient: -(features * gradient).sum()),
-        "it is a mean over the chunks: their gradients add up": backward_from(
-            lambda features, gradient: (features * gradient).sum() / 3
+        "each chunk gets the gradients of the first one": (
+            lambda e, x, g: e(torch.cat(x)).backward(torch.cat([g[0][: len(chunk)] for chunk in x]))
         ),
-        "the product is averaged over its numbers: add them up": backward_from(
-            lambda features, gradient: (features * gradient).mean()
-        ),
+        "the sign is turned": backward_from(lambda y, g: -(y * g).sum()),
+        "it is a mean over the chunks: their gradients add up": backward_from(lambda y, g: (y * g).sum() / 3),
+        "the product is averaged over its numbers: add them up": backward_from(lambda y, g: (y * g).mean()),
     },
 )
 def second_pass(encode: Function, chunks: list[Tensor], gradients: list[Tensor]) -> None:
@@ -110,17 +100,13 @@ def total(gradients: list[Tensor]) -> Tensor:
 @exercise(
     inputs=lambda: ([torch.randn(6, 4) for _ in range(3)], 1),  # three processes, with two pairs each
     mistakes={
-        "only this process's own loss is in it: the others used your features too": lambda g, rank: g[rank].chunk(3)[rank],
-        "your own loss is missing: add up all processes": lambda g, rank: (total(g) - g[rank]).chunk(3)[rank],
-        "it is averaged: add up. DistributedDataParallel averages later, and once": lambda g, rank: (
-            total(g).chunk(3)[rank] / 3
-        ),
-        "the rows are not cut: you need only those of this process's features": lambda g, rank: total(g),
-        "these are the rows of the first process": lambda g, rank: total(g).chunk(3)[0],
-        "this is another process's share of rows: rank · B is where yours start": lambda g, rank: total(g).chunk(3)[
-            rank + 1
-        ],
-        "every third row is taken: a process's rows stand together": lambda g, rank: total(g)[rank::3],
+        "only this process's own loss is in it: the others used your features too": lambda g, r: g[r].chunk(3)[r],
+        "your own loss is missing: add up all processes": lambda g, r: (total(g) - g[r]).chunk(3)[r],
+        "it is averaged: add up. DistributedDataParallel averages later, and once": lambda g, r: total(g).chunk(3)[r] / 3,
+        "the rows are not cut: you need only those of this process's features": lambda g, r: total(g),
+        "these are the rows of the first process": lambda g, r: total(g).chunk(3)[0],
+        "this is another process's share of rows: rank · B is where yours start": lambda g, r: total(g).chunk(3)[r + 1],
+        "every third row is taken: a process's rows stand together": lambda g, r: total(g)[r::3],
     },
 )
 def own_gradient(gradients: list[Tensor], rank: int) -> Tensor:
@@ -146,29 +132,24 @@ def both(i: Tensor, t: Tensor, all_i: Tensor, all_t: Tensor, scale: float, first
 
 @exercise(
     inputs=draw_shard,
+    # i and t are this process's images and texts, ai and at those of all, r is the rank.
     mistakes={
-        "the targets start at 0: your pairs stand from column rank · B on": lambda i, t, all_i, all_t, s, rank: both(
-            i, t, all_i, all_t, s, 0
+        "the targets start at 0: your pairs stand from column rank · B on": (
+            lambda i, t, ai, at, s, r: both(i, t, ai, at, s, 0)
         ),
         "the targets start at `rank`: your pairs stand from column rank · B on": both,
         "your rows meet only your own columns: compare them with the features of all": (
-            lambda i, t, all_i, all_t, s, rank: both(i, t, i, t, s, 0)
+            lambda i, t, ai, at, s, r: both(i, t, i, t, s, 0)
         ),
-        "one direction is missing: this is only image → text": lambda i, t, all_i, all_t, s, rank: cost(
-            s * i @ all_t.T, rank * len(i)
+        "one direction is missing: this is only image → text": lambda i, t, ai, at, s, r: cost(s * i @ at.T, r * len(i)),
+        "one direction is missing: this is only text → image": lambda i, t, ai, at, s, r: cost(s * t @ ai.T, r * len(i)),
+        "images are compared with images, and texts with texts": (
+            lambda i, t, ai, at, s, r: both(i, t, at, ai, s, r * len(i))
         ),
-        "one direction is missing: this is only text → image": lambda i, t, all_i, all_t, s, rank: cost(
-            s * t @ all_i.T, rank * len(i)
-        ),
-        "images are compared with images, and texts with texts": lambda i, t, all_i, all_t, s, rank: both(
-            i, t, all_t, all_i, s, rank * len(i)
-        ),
-        "the two directions are added, and not averaged": lambda i, t, all_i, all_t, s, rank: (
-            2 * both(i, t, all_i, all_t, s, rank * len(i))
-        ),
-        "the scale is missing": lambda i, t, all_i, all_t, s, rank: both(i, t, all_i, all_t, 1, rank * len(i)),
+        "the two directions are added, and not averaged": lambda i, t, ai, at, s, r: 2 * both(i, t, ai, at, s, r * len(i)),
+        "the scale is missing": lambda i, t, ai, at, s, r: both(i, t, ai, at, 1, r * len(i)),
         "this is the loss of the whole batch: each process needs only its own rows": (
-            lambda i, t, all_i, all_t, s, rank: both(all_i, all_t, all_i, all_t, s, 0)
+            lambda i, t, ai, at, s, r: both(ai, at, ai, at, s, 0)
         ),
     },
 )
@@ -179,11 +160,11 @@ def shard_loss(image: Tensor, text: Tensor, all_image: Tensor, all_text: Tensor,
 @exercise(
     inputs=lambda: [(14e9, 400e6, 32.0, 40e12), (2e9, 10e6, 7.0, 3e12)],
     mistakes={
-        "this is the forward pass alone: the backward pass costs twice as much again": lambda f, n, e, rate: (
-            f * n * e / rate / 86_400
+        "this is the forward pass alone: the backward pass costs twice as much again": (
+            lambda f, n, e, rate: f * n * e / rate / 86_400
         ),
-        "the backward pass counts once here: it makes two products for each of the forward pass": lambda f, n, e, rate: (
-            2 * f * n * e / rate / 86_400
+        "the backward pass counts once here: it makes two products for each of the forward pass": (
+            lambda f, n, e, rate: 2 * f * n * e / rate / 86_400
         ),
         "these are seconds: a day has 86,400": lambda f, n, e, rate: 3 * f * n * e / rate,
         "these are hours: a day has 24": lambda f, n, e, rate: 3 * f * n * e / rate / 3_600,

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -75,12 +74,8 @@ def swapped(name: str, one: str, other: str) -> str:
         "the text tower has no prefix of its own: only the image tower's names start with 'visual.'": (
             lambda name: renamed(name, text="text.")
         ),
-        "both towers got the prefix 'visual.': the text tower's names have none": (
-            lambda name: renamed(name, text="visual.")
-        ),
-        "'resblocks' is missing: the blocks lie in transformer.resblocks": (
-            lambda name: renamed(name).replace(".resblocks", "")
-        ),
+        "both towers got the prefix 'visual.': the text tower's names have none": lambda name: renamed(name, text="visual."),
+        "'resblocks' is missing: the blocks lie in transformer.resblocks": lambda n: renamed(n).replace(".resblocks", ""),
         "the image tower's names start with 'visual.'": lambda name: renamed(name, image=""),
         "out is still the course's name: OpenAI's is out_proj": lambda name: renamed(name).replace("out_proj", "out"),
     },
@@ -117,24 +112,24 @@ def bilinear(grid: Tensor, new: int, align_corners: bool = False) -> Tensor:
         "the class token's row stands at the end: it is the first row": (
             lambda places, new: after_the_token(bilinear)(places, new).roll(-1, dims=0)
         ),
-        "the rows were stretched like a line: the places form a grid, so resize in two directions": after_the_token(
-            lambda grid, new: F.interpolate(grid.flatten(2), new * new, mode="linear")
+        "the rows were stretched like a line: the places form a grid, so resize in two directions": (
+            after_the_token(lambda grid, new: F.interpolate(grid.flatten(2), new * new, mode="linear"))
         ),
         "the class token's row took part: leave it out, and put it back in front": (
             lambda places, new: F.interpolate(places.T[None], 1 + new * new, mode="linear")[0].T
         ),
-        "numbers and places are mixed up: `permute` to (1, width, rows, columns), a reshape alone tears": after_the_token(
-            lambda grid, new: bilinear(grid.permute(0, 2, 3, 1).reshape(grid.shape), new)
+        "numbers and places are mixed up: `permute` to (1, width, rows, columns), a reshape alone tears": (
+            after_the_token(lambda grid, new: bilinear(grid.permute(0, 2, 3, 1).reshape(grid.shape), new))
         ),
         "the new rows are read off channel by channel: `permute` to (1, new, new, width) before the reshape": (
             after_the_token(lambda grid, new: bilinear(grid, new).reshape(1, new * new, -1).mT)
         ),
         "rows and columns are swapped": after_the_token(lambda grid, new: bilinear(grid.mT, new)),
-        "the corners were kept in place (`align_corners=True`): a patch has a middle, and middles move": after_the_token(
-            lambda grid, new: bilinear(grid, new, align_corners=True)
+        "the corners were kept in place (`align_corners=True`): a patch has a middle, and middles move": (
+            after_the_token(lambda grid, new: bilinear(grid, new, align_corners=True))
         ),
-        "each new place copies its nearest old one: take mode='bilinear'": after_the_token(
-            lambda grid, new: F.interpolate(grid, (new, new), mode="nearest")
+        "each new place copies its nearest old one: take mode='bilinear'": (
+            after_the_token(lambda grid, new: F.interpolate(grid, (new, new), mode="nearest"))
         ),
     },
 )
@@ -147,44 +142,32 @@ def resized_places(places: Tensor, new: int) -> Tensor:
     return torch.cat([places[:1], torch.einsum("ya,xb,abw->yxw", weights, weights, grid).flatten(0, 1)])
 
 
-def flops(
-    image_size: int,
-    patch_size: int,
-    width: int,
-    layers: int,
-    *,
-    token: int = 1,
-    linear: int = 12,
-    pairs: int = 2,
-    embedding: int = 1,
-    embedded_token: int = 0,
-    factor: int = 2,
-) -> int:
-    """The formula, of which a mistake changes one number."""
-    patches = (image_size // patch_size) ** 2
-    tokens = patches + token
-    block = linear * tokens * width**2 + pairs * tokens**2 * width
-    return factor * (embedding * (patches + embedded_token) * 3 * patch_size**2 * width + layers * block)
+def formula(
+    token: int = 1, linear: int = 12, pairs: int = 2, embedding: int = 1, embedded_token: int = 0, factor: int = 2
+) -> Function:
+    """The right formula, or one of which a mistake changes one number."""
+
+    def flops(image_size: int, patch_size: int, width: int, layers: int) -> int:
+        patches = (image_size // patch_size) ** 2
+        tokens = patches + token
+        block = linear * tokens * width**2 + pairs * tokens**2 * width
+        return factor * (embedding * (patches + embedded_token) * 3 * patch_size**2 * width + layers * block)
+
+    return flops
 
 
 @exercise(
     inputs=lambda: [(4 * grid, 4, 8 * int(torch.randint(2, 6, ())), grid - 1) for grid in (2, 3, 5)],
     mistakes={
-        "these are multiply-adds: each is two operations, so double them": partial(flops, factor=1),
-        "the class token is missing: each block works on patches + 1 tokens": partial(flops, token=0),
-        "attention's two products of tokens with tokens are missing: 2 · 2 · L² · width in each block": partial(
-            flops, pairs=0
-        ),
-        "one of attention's two products is missing: scores are one, the mix of the values is the other": partial(
-            flops, pairs=1
-        ),
-        "the patch embedding is missing": partial(flops, embedding=0),
-        "the class token is no patch: it does not pass the patch embedding": partial(flops, embedded_token=1),
-        "the MLP is missing: it has 8 · width² of a block's 12 · width² weights": partial(flops, linear=4),
-        "the attention's four matrices are missing: 4 · width² of a block's 12 · width² weights": partial(flops, linear=8),
-        "this is for one block: multiply by the number of layers": lambda image, patch, width, layers: flops(
-            image, patch, width, 1
-        ),
+        "these are multiply-adds: each is two operations, so double them": formula(factor=1),
+        "the class token is missing: each block works on patches + 1 tokens": formula(token=0),
+        "attention's two products of tokens with tokens are missing: 2 · 2 · L² · width in each block": formula(pairs=0),
+        "one of attention's two products is missing: scores are one, the mix of the values is the other": formula(pairs=1),
+        "the patch embedding is missing": formula(embedding=0),
+        "the class token is no patch: it does not pass the patch embedding": formula(embedded_token=1),
+        "the MLP is missing: it has 8 · width² of a block's 12 · width² weights": formula(linear=4),
+        "the attention's four matrices are missing: 4 · width² of a block's 12 · width² weights": formula(linear=8),
+        "this is for one block: multiply by the number of layers": lambda image, patch, w, n: formula()(image, patch, w, 1),
     },
     tolerance=1e-6,
 )
@@ -204,17 +187,17 @@ def draw_chances() -> list[tuple[int, float, float]]:
     inputs=draw_chances,
     mistakes={
         "there are n − 1 wrong texts, not n": lambda n, s, p: math.log(n * p / (1 - p)) / s,
-        "this is the gap of the logits: divide by the scale for that of the cosines": lambda n, s, p: math.log(
-            (n - 1) * p / (1 - p)
+        "this is the gap of the logits: divide by the scale for that of the cosines": (
+            lambda n, s, p: math.log((n - 1) * p / (1 - p))
         ),
         "the scale multiplies the cosines, so the gap is divided by it": lambda n, s, p: s * math.log((n - 1) * p / (1 - p)),
-        "the wrong texts are missing: all n − 1 of them share what the right one does not get": lambda n, s, p: (
-            math.log(p / (1 - p)) / s
+        "the wrong texts are missing: all n − 1 of them share what the right one does not get": (
+            lambda n, s, p: math.log(p / (1 - p)) / s
         ),
         "this is the gap for a chance of one half, whatever chance is asked for": lambda n, s, p: math.log(n - 1) / s,
         "it takes the odds, p / (1 − p), not the chance p": lambda n, s, p: math.log((n - 1) * p) / s,
-        "n − 1 is on the wrong side: chance / (1 − chance) is exp(scale · gap) divided by n − 1": lambda n, s, p: (
-            math.log(p / (1 - p) / (n - 1)) / s
+        "n − 1 is on the wrong side: chance / (1 − chance) is exp(scale · gap) divided by n − 1": (
+            lambda n, s, p: math.log(p / (1 - p) / (n - 1)) / s
         ),
         "the sign is turned: the right text must be above the others": lambda n, s, p: -math.log((n - 1) * p / (1 - p)) / s,
     },
