@@ -87,7 +87,6 @@ def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, devic
                 "epoch": epoch + 1,
                 **means,
                 "learning_rate": optimizers[0].param_groups[0]["lr"],
-                "image_size": recipe.image_size(epoch, config.model.image_size),
                 "logit_scale": run.model.logit_scale.exp().item(),
                 "validation_top1": zero_shot_accuracy(run, splits["validation"]),
             }

@@ -30,8 +30,6 @@ class Recipe:
         warmup: fraction of all steps in which the learning rate rises from zero.
         label_smoothing: see `multi_positive_loss`.
         flip, shift: augmentation, see `augment`.
-        image_sizes: (fraction of all epochs, pixels) pairs: until that fraction, images are shrunk to that many pixels.
-            Small images cost a fraction of the time, and show less.
     """
 
     epochs: int = 12
@@ -43,25 +41,13 @@ class Recipe:
     label_smoothing: float = 0.0
     flip: bool = True
     shift: int = 2
-    image_sizes: tuple[tuple[float, int], ...] = ()
-
-    def image_size(self, epoch: int, full_size: int) -> int:
-        """How many pixels wide the images of an epoch are."""
-        return next((size for until, size in self.image_sizes if epoch < until * self.epochs), full_size)
 
 
 RECIPES = {
     "small": Recipe(epochs=3, batch_size=128),
-    "medium": Recipe(epochs=12, convolution_learning_rate=0.15, label_smoothing=0.1, image_sizes=((0.15, 24),)),
+    "medium": Recipe(epochs=10, batch_size=250, convolution_learning_rate=0.15, label_smoothing=0.1),
     "vit-small": Recipe(epochs=20, learning_rate=1e-3),
 }
-
-
-def shrink(images: Tensor, size: int) -> Tensor:
-    """Images (N, 3, H, W) resized to `size` pixels, with a filter against aliasing."""
-    if images.shape[-1] == size:
-        return images
-    return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
 def tokenize_captions(tokenizer: WordTokenizer, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
@@ -110,18 +96,17 @@ def train_epoch(
 
     Args:
         caption_tokens: int64 (classes, templates, L).
-        epoch: 0, 1, … below `recipe.epochs`; it fixes the learning rates and the size of the images.
+        epoch: 0, 1, … below `recipe.epochs`; it fixes the learning rates.
 
     Yields:
         after each step the batch's loss and the floor below it, see `loss_floor`; two scalars without gradient.
     """
     model.train()
-    image_size = recipe.image_size(epoch, model.config.image_size)
     total_steps = recipe.epochs * len(loader)
     warmup_steps = max(1, round(recipe.warmup * total_steps))
     for step, (images, labels) in enumerate(loader, start=epoch * len(loader)):
         set_learning_rates(optimizers, learning_rate_factor(step, total_steps, warmup_steps))
-        loss = batch_loss(model, shrink(images, image_size), labels, caption_tokens, recipe.label_smoothing)
+        loss = batch_loss(model, images, labels, caption_tokens, recipe.label_smoothing)
         model.zero_grad()
         loss.backward()
         average_gradients(model)

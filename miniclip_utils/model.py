@@ -47,7 +47,7 @@ class ModelConfig:
 
 PRESETS = {
     "small": ModelConfig(),
-    "medium": ModelConfig(resnet_stem_width=24, resnet_widths=(64, 128, 256)),
+    "medium": ModelConfig(resnet_stem_width=24, resnet_widths=(64, 256, 256)),
     "vit-small": ModelConfig(image_tower="vit"),
 }
 

@@ -219,21 +219,5 @@ def test_gradients_are_averaged_before_the_step(model, monkeypatch):
         assert torch.equal(parameter, before[name]), name
 
 
-def test_images_are_small_until_their_fraction_of_the_epochs_is_over(model, monkeypatch):
-    sizes = []
-    model.image_encoder.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape[-1]))
-    recipe = loop.Recipe(epochs=10, image_sizes=((0.2, 8), (0.5, 12)))
-    for epoch in range(10):
-        run_epoch(model, [batch()], recipe, epoch)
-    assert sizes == [8] * 2 + [12] * 3 + [16] * 5
-
-
-def test_shrinking_averages_pixels():
-    stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 3, 16, 16)
-    small = loop.shrink(stripes, 8)
-    assert small.shape == (1, 3, 8, 8) and (small[..., 1:-1] - 0.5).abs().max() < 0.02
-    assert loop.shrink(stripes, 16) is stripes
-
-
 def test_each_preset_has_a_recipe():
     assert loop.RECIPES.keys() == PRESETS.keys()

@@ -142,7 +142,7 @@ def multiplying_in(precision: str) -> Iterator[None]:
 def short_run(job: Job, precision: str) -> Row:
     sizes, meter = job.sizes, job.meter
     meter.reset()
-    recipe = replace(loop.RECIPES[sizes.preset], epochs=sizes.short_epochs, image_sizes=())
+    recipe = replace(loop.RECIPES[sizes.preset], epochs=sizes.short_epochs)
     config = fit.new_config(job.dataset, sizes.preset, 0, recipe, job.splits["train"])
     run, loader, optimizers, caption_tokens = fit.prepare(config, job.splits["train"], meter.device)
     if "channels_last" not in precision:  # which `prepare` and the loader have chosen
