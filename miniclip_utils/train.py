@@ -12,11 +12,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint import (
-    Run,
-    read_config,
-    write_config,
-)
+from .checkpoint import Run, read_config, write_config
 from .cli import run_command
 from .data import ImageTextDataset, load_splits
 from .device import find_device

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "miniclip_utils"
 
 # Each module with the tests that know how it should behave. None compares it with a lesson.
 TESTS = {
-    "loop": ["tests/test_loop.py"],
+    "loop": ["tests/test_loop.py", "tests/test_train.py::test_a_recipe_chooses_batches_rates_and_augmentation"],
     "losses": ["tests/test_losses.py", "tests/test_distributed.py::test_one_process_is_the_whole_world"],
     "optimizers": ["tests/test_optimizers.py", "tests/test_loop.py"],
     "evaluate": ["tests/test_evaluate.py"],

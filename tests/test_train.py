@@ -16,6 +16,7 @@ import torch
 
 from miniclip_utils import UserError, fit, load_run, loop, train
 from miniclip_utils.checkpoint import read_tensors
+from miniclip_utils.data import load_splits
 from miniclip_utils.files import read_json
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,20 @@ def test_it_learns(tmp_path, color_folder, tiny):
     run = train.train(str(color_folder), tmp_path / "run", tiny, epochs=10)
     assert run.metrics["top1"] == 1.0
     assert load_run(tmp_path / "run").metrics == run.metrics
+
+
+@pytest.mark.parametrize("flip, shift", [(True, 2), (False, 0)])
+def test_a_recipe_chooses_batches_rates_and_augmentation(color_folder, tiny, flip, shift):
+    training = load_splits(str(color_folder), 16)["train"]
+    rates = {"learning_rate": 3e-3, "convolution_learning_rate": 0.2, "weight_decay": 0.01}
+    recipe = loop.Recipe(batch_size=8, flip=flip, shift=shift, **rates)
+    config = fit.new_config("colors", tiny, 0, recipe, training)
+    run, loader, (adamw, muon), caption_tokens = fit.prepare(config, training, torch.device("cpu"))
+    assert (loader.batch_size, loader.flip, loader.shift) == (8, flip, shift)
+    assert (adamw.defaults["lr"], muon.defaults["lr"], adamw.param_groups[0]["weight_decay"]) == (3e-3, 0.2, 0.01)
+    assert caption_tokens.shape == (2, len(training.templates), run.tokenizer.context_length)
+    assert not run.model.image_encoder.stem.weight.requires_grad  # whitened
+    assert loop.Recipe().flip and loop.Recipe().shift == 2
 
 
 def test_same_seed_same_weights(tmp_path, color_folder, tiny, finished):
