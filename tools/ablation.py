@@ -39,7 +39,7 @@ from .meter import Row
 CPU = torch.device("cpu")
 Config = TypeVar("Config", loop.Recipe, ModelConfig)
 
-# The other values of Recipe and ModelConfig, or what is named and explained here.
+# Other values of what Recipe and ModelConfig hold, and changes for which they have no name.
 RECORD: Row = {
     "batch_size": 1000,
     "alternate": True,  # each picture is mirrored in every second epoch, not at random
@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=f"default: all, which are {', '.join(VARIANTS)}")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     names = options.variants or list(VARIANTS)
     for name in names:
         if name not in VARIANTS:
