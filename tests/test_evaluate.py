@@ -47,14 +47,19 @@ def test_ensemble_is_the_normalised_mean_of_normalised_features(run):
 
 def test_zero_shot_accuracy_counts_right_answers(run, monkeypatch):
     dataset = ImageTextDataset(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.tensor([0, 1, 1, 0]), ("red", "blue"))
-    monkeypatch.setattr(evaluate, "class_features", lambda *args: torch.eye(2))
-    monkeypatch.setattr(evaluate, "encode_images", lambda *args: torch.tensor([[1, 0.0], [1, 0], [0, 1], [0.9, 0.8]]))
-    assert evaluate.zero_shot_accuracy(run, dataset) == 0.75
+    given = []
+    monkeypatch.setattr(evaluate, "class_features", lambda *args: given.append(args[3]) or torch.eye(2).flip(0))
+    monkeypatch.setattr(evaluate, "encode_images", lambda *args: torch.tensor([[0, 1.0], [0, 1], [1, 0], [0.8, 0.9]]))
+    accuracy = evaluate.zero_shot_accuracy(run, dataset)
+    assert accuracy == 0.75 and isinstance(accuracy, float)
+    evaluate.zero_shot_accuracy(run, dataset, ["a {}", "the {}"])
+    assert given == [("a photo of a {}",), ["a {}", "the {}"]]  # without templates the first one that was trained
 
 
 def test_recall_is_by_class_and_not_by_index():
     similarity = torch.tensor([[0.9, 0.8, 0.1], [0.9, 0.8, 0.1]])
     queries, candidates = torch.tensor([0, 1]), torch.tensor([1, 0, 0])
+    assert isinstance(evaluate.recall_at_k(similarity, queries, candidates, k=1), float)
     assert evaluate.recall_at_k(similarity, queries, candidates, k=1) == 0.5
     assert evaluate.recall_at_k(similarity, queries, candidates, k=2) == 1.0
     assert evaluate.recall_at_k(similarity, queries, candidates, k=99) == 1.0
@@ -64,7 +69,9 @@ def test_mean_average_precision_equals_scikit_learn():
     similarity, queries, candidates = torch.randn(6, 40), torch.randint(4, (6,)), torch.randint(4, (40,))
     expected = [average_precision_score(candidates == label, row) for label, row in zip(queries, similarity, strict=True)]
     ours = evaluate.mean_average_precision(similarity, queries, candidates)
-    assert ours == pytest.approx(sum(expected) / 6, rel=1e-5)
+    assert ours == pytest.approx(sum(expected) / 6, rel=1e-5) and isinstance(ours, float)
+    with_a_stranger = torch.cat([queries, torch.tensor([9])]), torch.cat([similarity, torch.randn(1, 40)])
+    assert evaluate.mean_average_precision(with_a_stranger[1], with_a_stranger[0], candidates) == ours
 
 
 def test_linear_probe_separates_what_is_separable():
@@ -74,7 +81,8 @@ def test_linear_probe_separates_what_is_separable():
 
 
 def test_modality_gap_is_the_distance_of_the_means():
-    assert evaluate.modality_gap(torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[0.0, 1], [0, -1]])) == 1.0
+    gap = evaluate.modality_gap(torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[0.0, 1], [0, 1]]))
+    assert gap == pytest.approx(2**0.5) and isinstance(gap, float)
 
 
 def test_a_refused_caption_leaves_the_model_in_training(run):
