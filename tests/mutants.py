@@ -32,6 +32,8 @@ EQUIVALENT = {
     ".cpu().numpy() ->": "scikit-learn takes tensors too, if they are on the CPU",
     "float(probe.score(": "a float of numpy is a float",
     "(candidate_labels[order] == query_labels[:, None]).float() ->": "truth values count as 0 and 1",
+    "(labels[:, None] == labels[None, :]).float() ->": "truth values count as 0 and 1",
+    "(of_scaled * image_features).sum() ->": "autograd sums a gradient to the shape of its scalar",
 }
 MODULES = {"F", "math", "torch", "torch.special"}  # no values, which could stand in the place of a call
 SECONDS = 120  # a mutant that runs longer hangs, and that is noticed too

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from miniclip_utils import losses
 from miniclip_utils.losses import chunked_clip_loss, clip_loss, loss_floor, multi_positive_loss, siglip_loss
 
 N, D = 12, 5
@@ -192,3 +193,14 @@ def test_gradients_by_finite_differences(loss):
         loss.__name__
     ]
     assert torch.autograd.gradcheck(loss, (image, text, scale, *extra))
+
+
+def test_sharded_loss_is_the_second_half_of_the_rows_for_the_second_process(monkeypatch):
+    """What two processes compute live in test_distributed, here with the first one's features put in by hand."""
+    image, text = F.normalize(torch.randn(2, 6, 4, dtype=torch.float64), dim=-1)
+    others = iter([text[:3], image[:3]])
+    monkeypatch.setattr(losses, "rank", lambda: 1)
+    monkeypatch.setattr(losses, "gather", lambda rows: torch.cat([next(others), rows]))
+    logits = 5 * image @ text.T
+    rows = (logits.logsumexp(dim=1) + logits.logsumexp(dim=0)) / 2 - logits.diag()
+    torch.testing.assert_close(losses.sharded_clip_loss(image[3:], text[3:], torch.tensor(5.0)), rows[3:].mean())
