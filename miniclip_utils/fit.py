@@ -73,8 +73,7 @@ def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, devic
     progress = load_checkpoint(run.model, optimizers, out) if resuming else start
     for epoch in range(progress["epoch"], recipe.epochs):
         started = time.perf_counter()
-        # Each epoch anew, so that a resumed one draws the same; and each process its own.
-        torch.manual_seed(config.seed * 1_000_003 + rank() * 10_007 + epoch + 1)
+        seed_epoch(config.seed, epoch)
         steps = train_epoch(run.model, loader, optimizers, caption_tokens, recipe, epoch)
         means = watch(steps, f"epoch {epoch + 1}/{recipe.epochs}", len(loader), loader.batch_size * world_size())
         if not math.isfinite(means["loss"]):
@@ -101,6 +100,11 @@ def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, devic
         speed = {"train_seconds": round(seconds, 2), "images_per_second": round(images / seconds, 1)}
         finish(run, splits, out, device, speed)
     return run
+
+
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Seeds each epoch anew, so that a resumed one draws the same numbers, and each process its own."""
+    torch.manual_seed(seed * 1_000_003 + rank() * 10_007 + epoch + 1)
 
 
 def watch(steps: Iterator[tuple[Tensor, Tensor]], title: str, batches: int, batch_size: int) -> dict[str, float]:

@@ -29,7 +29,7 @@ from miniclip_utils.data import BatchLoader, ImageTextDataset, load_splits, norm
 from miniclip_utils.device import has_fast_bfloat16
 from miniclip_utils.errors import UserError
 from miniclip_utils.evaluate import class_features, encode_images
-from miniclip_utils.fit import new_config, prepare, watch
+from miniclip_utils.fit import new_config, prepare, seed_epoch, watch
 from miniclip_utils.image_encoder import ResidualBlock, ResNet
 from miniclip_utils.model import PRESETS, MiniCLIP, ModelConfig, evaluating
 from miniclip_utils.optimizers import make_optimizers
@@ -177,7 +177,7 @@ def train(changes: Row, training: ImageTextDataset, epochs: int, seed: int) -> t
         learning_rate_factor=straight_fall if "straight" in changes else loop.learning_rate_factor,
     ):
         for epoch in range(epochs):
-            torch.manual_seed(seed * 1_000_003 + epoch + 1)  # as `fit` does
+            seed_epoch(seed, epoch)
             steps = loop.train_epoch(model, loader, optimizers, caption_tokens, recipe, epoch)
             watch(steps, f"epoch {epoch + 1}/{epochs}", len(loader), loader.batch_size)
     return run, epochs * len(loader) * loader.batch_size / (time.perf_counter() - started)
