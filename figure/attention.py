@@ -6,7 +6,7 @@ Run it as `python figure/attention.py`.
 import numpy as np
 from style import GRAY, MATCH, OTHER, TEXT, arrow, canvas, cell, frame, panel, save, shade, text, tint
 
-# As in notebooks/03_the_text_encoder.ipynb.
+# As in notebooks/03_attention_and_the_text_encoder.ipynb.
 TOKENS = ["a", "red", "circle"]
 QUERIES = np.array([[2, 0, 1, 0], [0, 1, 2, 0], [0, 2, 1, 2]])
 KEYS = np.array([[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0]])

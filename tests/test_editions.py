@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from miniclip_utils import UserError
-from miniclip_utils.classroom.checks import Check, lesson_04, mark
+from miniclip_utils.classroom.checks import Check, lesson_05, mark
 from tools import course, editions
 
 from .test_lessons import LESSONS, ROOT, check_calls, run_exercise
@@ -73,13 +73,13 @@ def test_nbgrader_accepts_the_metadata_and_gives_back_the_stubs(lesson, capsys):
 def test_an_exercise_that_keeps_what_its_check_returns_is_marked_by_the_same_check(assigned):
     stub = "def my_cosine_matrix(images, texts):\n    ...\n\n\n"
     exercise = new_code_cell(f"{stub}{assigned}check.cosine_matrix(my_cosine_matrix)", metadata={"tags": ["exercise"]})
-    title = new_markdown_cell("### Exercise 4.1 · All cosines at once ●●○")
+    title = new_markdown_cell("### Exercise 5.1 · All cosines at once ●●○")
     answer = "def my_cosine_matrix(images, texts):\n    return images @ texts.T\n"
     folded = new_markdown_cell(f"<details><summary>Solution</summary>\n\n```python\n{answer}```\n\n</details>")
     assert editions.checks_of(exercise) == [("cosine_matrix", "my_cosine_matrix")]
-    _, solved, mark, _ = editions.nbgrader_edition(new_notebook(cells=[title, exercise, folded]), "04").cells
+    _, solved, mark, _ = editions.nbgrader_edition(new_notebook(cells=[title, exercise, folded]), "05").cells
     assert solved.source.endswith(f"\n{assigned}check.cosine_matrix(my_cosine_matrix)")
-    assert mark.source.endswith("\n\nmark(lesson_04.cosine_matrix, my_cosine_matrix, points=2)")
+    assert mark.source.endswith("\n\nmark(lesson_05.cosine_matrix, my_cosine_matrix, points=2)")
 
 
 def test_a_mark_is_all_points_or_none(capsys):
@@ -88,7 +88,7 @@ def test_a_mark_is_all_points_or_none(capsys):
         return t.exp().clamp(max=100) * cosines
 
     answers = {right: 2, lambda cosines, t: t * cosines: 0, lambda cosines, t: ...: 0, lambda: None: 0}
-    assert [mark(lesson_04.scaled_logits, answer, points=2) for answer in answers] == list(answers.values())
+    assert [mark(lesson_05.scaled_logits, answer, points=2) for answer in answers] == list(answers.values())
     captured = capsys.readouterr()
     assert captured.err == "" and [line[0] for line in captured.out.splitlines()] == ["✓", "✗", "…", "✗"]
 
@@ -170,9 +170,9 @@ def test_a_missing_or_failing_solution_is_named(tmp_path):
         editions.solution_edition(lesson)
 
 
-# How the answers of a class of three score: by nbgrader, on all exercises of lesson 04 without the rest of the lesson.
+# How the answers of a class of three score: by nbgrader, on all exercises of lesson 05 without the rest of the lesson.
 CLASS = ("right", "mistake-0", "mistake-1")
-CHECKS = sum(isinstance(check, Check) for check in vars(lesson_04).values())
+CHECKS = sum(isinstance(check, Check) for check in vars(lesson_05).values())
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +182,7 @@ def graded(tmp_path_factory):
     from nbgrader.api import Gradebook
 
     course = tmp_path_factory.mktemp("course")
-    name = "04_similarity_and_loss"
+    name = "05_similarity_and_loss"
     lesson = read(ROOT / f"notebooks/{name}.ipynb")
     kept = [editions.is_exercise(cell) or "as check" in cell.source or cell.cell_type == "markdown" for cell in lesson.cells]
     lesson.cells = [cell for cell, keep in zip(lesson.cells, kept, strict=True) if keep]

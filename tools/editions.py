@@ -30,7 +30,7 @@ from .course import lessons_in, read_lesson, run_lesson
 
 SOLUTION = re.compile(r"<details><summary>Solution</summary>(.*?)</details>", re.S)
 FIGURE = re.compile(r"\]\(\.\./(figure/[^)]+)\)")
-LESSON = re.compile(r"\]\((\d\d_\w+)\.ipynb")
+LESSON = re.compile(r"\]\(((?:\d|A)\d_\w+)\.ipynb")
 WRITTEN = ".written.json"  # path → hash of what stands there if nobody changed it
 
 NBGRADER_CONFIG = """\
@@ -69,6 +69,21 @@ def solution_after(lesson: NotebookNode, index: int) -> str:
     raise UserError(f"the exercise in cell {index} ({lesson.cells[index].id}) has no folded solution: add one below it")
 
 
+def functions_of(tree: ast.Module) -> dict[str, ast.FunctionDef]:
+    """The functions of some code, and the methods of its classes as "Class.method", in their order."""
+    found: dict[str, ast.FunctionDef] = {}
+    for node in tree.body:
+        owner, body = (f"{node.name}.", node.body) if isinstance(node, ast.ClassDef) else ("", [node])
+        found |= {owner + one.name: one for one in body if isinstance(one, ast.FunctionDef)}
+    return found
+
+
+def is_open(function: ast.FunctionDef) -> bool:
+    """Whether a function ends in `...` or `return ...`."""
+    last = function.body[-1]
+    return isinstance(last, (ast.Expr, ast.Return)) and isinstance(last.value, ast.Constant) and last.value.value is ...
+
+
 def solve(stub: str, solution: str, before: str = "", after: str = "") -> str:
     """An exercise's code with the bodies of its solution in place of each `...`, or `return ...`.
 
@@ -79,22 +94,22 @@ def solve(stub: str, solution: str, before: str = "", after: str = "") -> str:
         UserError: the solution leaves something of the stub open.
     """
     lines, solved = stub.splitlines(), solution.splitlines()
-    answer = ast.parse(solution)
-    functions = {node.name: node for node in answer.body if isinstance(node, ast.FunctionDef)}
+    answers = functions_of(ast.parse(solution))
     imports = [line for line in solved if line.startswith(("import ", "from ")) and line not in lines]
-    for function in reversed(ast.parse(stub).body):
-        if not isinstance(function, ast.FunctionDef):
+    for name, function in reversed(functions_of(ast.parse(stub)).items()):
+        if not is_open(function):
             continue
-        if function.name not in functions:
-            raise UserError(f"the solution does not define {function.name}, which its exercise asks for")
-        found = functions[function.name]
+        if name not in answers:
+            raise UserError(f"the solution does not define {name}, which its exercise asks for")
+        found = answers[name]
         start = found.body[0].lineno - 1
         while solved[start - 1].lstrip().startswith("#"):
             start -= 1
         opening = ([before] if before else []) + (imports + [""] if imports else [])
-        body = [line and f"    {line}" for line in opening] + solved[start : found.end_lineno]
+        indent = " " * function.body[-1].col_offset
+        body = [line and indent + line for line in opening] + solved[start : found.end_lineno]
         place = function.body[-1]
-        lines[place.lineno - 1 : place.end_lineno] = body + ([f"    {after}"] if after else [])
+        lines[place.lineno - 1 : place.end_lineno] = body + ([indent + after] if after else [])
     return "\n".join(lines)
 
 
@@ -126,7 +141,7 @@ def nbgrader_edition(lesson: NotebookNode, number: str) -> NotebookNode:
     An exercise gives as many points as its title has full dots.
 
     Args:
-        number: of the lesson, "04".
+        number: of the lesson, "05".
     """
     source = student_edition(lesson)
     cells, points = [], 0

@@ -3,7 +3,7 @@
 An exercise's check is declared once: the arguments of some calls, the right function, and a wrong function for each
 typical mistake. `lesson_01` … hold the checks; this module compares an answer with them. In a lesson:
 
-    from miniclip_utils.classroom.checks import lesson_04 as check
+    from miniclip_utils.classroom.checks import lesson_05 as check
 
     cosine_matrix = check.cosine_matrix(my_cosine_matrix)
 

@@ -1,4 +1,4 @@
-"""Checks of lesson 08: QuickGELU, OpenAI's names, what a larger picture needs, FLOPs, and how far apart cosines must be."""
+"""Checks of lesson 08: zero-shot, a smaller label set, wrong words, retrieval, Grad-CAM, the modality gap."""
 
 import math
 from collections.abc import Callable
@@ -6,207 +6,230 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
-from ...image_encoder import VisionTransformer
-from ...openai import openai_name
-from ...transformer import QuickGELU
+from ...evaluate import recall_at_k
+from ...shapes import CLASS_NAMES
 from . import Function, exercise, solved
 
 
-@exercise(
-    inputs=lambda: (2 * torch.randn(4, 6),),
-    package=QuickGELU(),
-    mistakes={
-        "this is GELU itself: near, but not what OpenAI's weights were trained with": F.gelu,
-        "this is GELU by the tanh formula: OpenAI's code has the sigmoid": lambda x: F.gelu(x, approximate="tanh"),
-        "the 1.702 is missing: x · sigmoid(x) is SiLU": F.silu,
-        "this is only the gate, between 0 and 1: multiply x with it": lambda x: torch.sigmoid(1.702 * x),
-        "the 1.702 stands outside: it belongs inside the sigmoid": lambda x: 1.702 * x * torch.sigmoid(x),
-        "the 1.702 counts twice: x itself is not scaled": lambda x: 1.702 * x * torch.sigmoid(1.702 * x),
-        "this is ReLU, with a corner at 0": F.relu,
-        "the sign inside the sigmoid is turned: large x must pass": lambda x: x * torch.sigmoid(-1.702 * x),
-    },
-)
-def quick_gelu(x: Tensor) -> Tensor:
-    return x - x / (1 + torch.exp(1.702 * x))  # x times (1 minus the chance of the opposite)
+def unit(vectors: Tensor) -> Tensor:
+    return vectors / vectors.norm(dim=1, keepdim=True)
 
 
-PARTS = {
-    "norm_1.weight": "ln_1.weight",
-    "attention.qkv.weight": "attn.in_proj_weight",
-    "attention.qkv.bias": "attn.in_proj_bias",
-    "attention.out.weight": "attn.out_proj.weight",
-    "norm_2.bias": "ln_2.bias",
-    "mlp.0.weight": "mlp.c_fc.weight",
-    "mlp.2.bias": "mlp.c_proj.bias",
-}
+def cosines(images: Tensor, texts: Tensor) -> Tensor:
+    return torch.cosine_similarity(images[:, None], texts[None], dim=2)
 
 
-def draw_names() -> list[tuple[str]]:
-    blocks = 0, 2, int(torch.randint(3, 12, ()))  # 0 and 2 also number the layers of the MLP
-    towers = "image_encoder", "text_encoder"
-    return [(f"{tower}.blocks.{block}.{part}",) for tower in towers for block in blocks for part in PARTS]
+def chances(logits: Tensor) -> Tensor:
+    return torch.exp(logits - logits.logsumexp(dim=1, keepdim=True))
 
 
-def renamed(name: str, image: str = "visual.", text: str = "") -> str:
-    """OpenAI's name, or one with other prefixes of the two towers."""
-    tower, _, block, part = name.split(".", 3)
-    return f"{image if tower == 'image_encoder' else text}transformer.resblocks.{block}.{PARTS[part]}"
-
-
-def swapped(name: str, one: str, other: str) -> str:
-    return name.replace(one, "?").replace(other, one).replace("?", other)
+def choose(score: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Function:
+    """The softmax over the classes of some logits, made of pictures, classes and exp(t)."""
+    return lambda images, classes, t: chances(score(images, classes, t.exp()))
 
 
 @exercise(
-    inputs=draw_names,
-    outcome=lambda function, name: {name: solved(function(name))},  # so that a difference names what was given
-    package=openai_name,
+    inputs=lambda: (0.5 * torch.randn(9, 6), 0.8 * torch.randn(12, 6), torch.tensor(math.log(5.0))),
     mistakes={
-        "the in_proj of the attention is no layer but a bare tensor, with an underscore: in_proj_weight": (
-            lambda name: renamed(name).replace("in_proj_", "in_proj.")
+        "the L2 norm is missing: these are dot products, in which long vectors win": choose(lambda i, c, s: s * i @ c.T),
+        "only the pictures are normalised: the lengths of the texts still count": choose(lambda i, c, s: s * unit(i) @ c.T),
+        "only the texts are normalised: the lengths of the pictures still count": choose(lambda i, c, s: s * i @ unit(c).T),
+        "100 is the scale of OpenAI's CLIP: this model's own is exp(t)": choose(lambda i, c, s: 100 * cosines(i, c)),
+        "each class is judged by itself (sigmoid): the softmax shares out 100% among them": (
+            lambda i, c, t: 1 / (1 + torch.exp(-t.exp() * cosines(i, c)))
         ),
-        "c_fc and c_proj are swapped: c_fc comes first and widens, c_proj brings back": (
-            lambda name: swapped(renamed(name), "c_fc", "c_proj")
+        "the scale is missing: bare cosines lie between −1 and 1, and their softmax is nearly flat": (
+            choose(lambda i, c, s: cosines(i, c))
         ),
-        "the two LayerNorms are swapped": lambda name: swapped(renamed(name), "ln_1", "ln_2"),
-        "the text tower has no prefix of its own: only the image tower's names start with 'visual.'": (
-            lambda name: renamed(name, text="text.")
+        "t is used as it is: it is the logarithm of the scale, so take exp(t)": lambda i, c, t: chances(t * cosines(i, c)),
+        "it divides by exp(t): the scale is the inverse temperature, so multiply": choose(lambda i, c, s: cosines(i, c) / s),
+        "the softmax runs over the pictures: each picture is to choose among the classes, dim=1": (
+            lambda i, c, t: chances(t.exp() * cosines(c, i)).T
         ),
-        "both towers got the prefix 'visual.': the text tower's names have none": lambda name: renamed(name, text="visual."),
-        "'resblocks' is missing: the blocks lie in transformer.resblocks": lambda n: renamed(n).replace(".resblocks", ""),
-        "the image tower's names start with 'visual.'": lambda name: renamed(name, image=""),
-        "out is still the course's name: OpenAI's is out_proj": lambda name: renamed(name).replace("out_proj", "out"),
+        "it is transposed: pictures are rows, classes are columns": lambda i, c, t: chances(t.exp() * cosines(i, c)).T,
+        "the softmax is missing: these are the logits": lambda i, c, t: t.exp() * cosines(i, c),
+        "these are bare cosines: scale them, then take the softmax over the classes": lambda i, c, t: cosines(i, c),
     },
 )
-def block_name(name: str) -> str:
-    return renamed(name)
-
-
-def after_the_token(resize: Callable[[Tensor, int], Tensor]) -> Function:
-    """Leaves the class token's row as it is.
-
-    Args:
-        resize: the places as a picture, (1, width, old, old), and the new size → (1, width, …).
-    """
-
-    def resized_places(places: Tensor, new: int) -> Tensor:
-        old = math.isqrt(len(places) - 1)
-        grid = places[1:].T.view(1, -1, old, old)
-        return torch.cat([places[:1], resize(grid, new).flatten(2)[0].T])
-
-    return resized_places
-
-
-def bilinear(grid: Tensor, new: int, align_corners: bool = False) -> Tensor:
-    return F.interpolate(grid, (new, new), mode="bilinear", align_corners=align_corners)
+def probabilities(images: Tensor, texts: Tensor, t: Tensor) -> Tensor:
+    return chances(math.exp(t) * cosines(images, texts))
 
 
 @exercise(
-    inputs=lambda: (torch.randn(1 + 3 * 3, 4), 5),
+    # Cosines: in some rows every allowed class is below zero.
+    inputs=lambda: (0.2 - torch.rand(12, 9), torch.tensor([False, True, False, True, True, False, False, True, False])),
     mistakes={
-        "the class token's row is missing: it has no place in the picture, and comes along as it is": (
-            lambda places, new: after_the_token(bilinear)(places, new)[1:]
+        "the label set is not used: these are the best of all classes": lambda s, a: s.argmax(1),
+        "these are places in the smaller table: translate them back to the numbers of the classes": (
+            lambda s, a: s[:, a].argmax(1)
         ),
-        "the class token's row stands at the end: it is the first row": (
-            lambda places, new: after_the_token(bilinear)(places, new).roll(-1, dims=0)
+        "a class that is not allowed got similarity 0, which beats negative ones: use −∞": lambda s, a: (s * a).argmax(1),
+        "it is the wrong way round: you chose among the classes that are not allowed": (
+            lambda s, a: s.masked_fill(a, -math.inf).argmax(1)
         ),
-        "the rows were stretched like a line: the places form a grid, so resize in two directions": (
-            after_the_token(lambda grid, new: F.interpolate(grid.flatten(2), new * new, mode="linear"))
+        "you took the best picture of each class: the best class of each picture is along dim=1": (
+            lambda s, a: s.masked_fill(~a, -math.inf).argmax(0)
         ),
-        "the class token's row took part: leave it out, and put it back in front": (
-            lambda places, new: F.interpolate(places.T[None], 1 + new * new, mode="linear")[0].T
-        ),
-        "numbers and places are mixed up: `permute` to (1, width, rows, columns), a reshape alone tears": (
-            after_the_token(lambda grid, new: bilinear(grid.permute(0, 2, 3, 1).reshape(grid.shape), new))
-        ),
-        "the new rows are read off channel by channel: `permute` to (1, new, new, width) before the reshape": (
-            after_the_token(lambda grid, new: bilinear(grid, new).reshape(1, new * new, -1).mT)
-        ),
-        "rows and columns are swapped": after_the_token(lambda grid, new: bilinear(grid.mT, new)),
-        "the corners were kept in place (`align_corners=True`): a patch has a middle, and middles move": (
-            after_the_token(lambda grid, new: bilinear(grid, new, align_corners=True))
-        ),
-        "each new place copies its nearest old one: take mode='bilinear'": (
-            after_the_token(lambda grid, new: F.interpolate(grid, (new, new), mode="nearest"))
-        ),
+        "these are similarities: return the number of the class that has it": lambda s, a: s[:, a].amax(1),
     },
 )
-def resized_places(places: Tensor, new: int) -> Tensor:
-    # By hand: each new row weighs the two nearest old ones, in each direction.
-    old = math.isqrt(len(places) - 1)
-    centres = ((torch.arange(new) + 0.5) * old / new - 0.5).clamp(0, old - 1)
-    weights = (1 - (centres[:, None] - torch.arange(old)).abs()).clamp(min=0)  # (new, old)
-    grid = places[1:].view(old, old, -1)
-    return torch.cat([places[:1], torch.einsum("ya,xb,abw->yxw", weights, weights, grid).flatten(0, 1)])
+def answer_among(similarity: Tensor, allowed: Tensor) -> Tensor:
+    numbers = allowed.nonzero().flatten()
+    return numbers[similarity[:, numbers].argmax(dim=1)]
 
 
-def formula(
-    token: int = 1, linear: int = 12, pairs: int = 2, embedding: int = 1, embedded_token: int = 0, factor: int = 2
-) -> Function:
-    """The right formula, or one of which a mistake changes one number."""
+def draw_answers() -> tuple[Tensor, Tensor]:
+    """Predicted labels, about a third of them right, and the true ones."""
+    labels, others = torch.randint(len(CLASS_NAMES), (2, 90))
+    return torch.where(torch.rand(90) < 0.3, labels, others), labels
 
-    def flops(image_size: int, patch_size: int, width: int, layers: int) -> int:
-        patches = (image_size // patch_size) ** 2
-        tokens = patches + token
-        block = linear * tokens * width**2 + pairs * tokens**2 * width
-        return factor * (embedding * (patches + embedded_token) * 3 * patch_size**2 * width + layers * block)
 
-    return flops
+def differ(predicted: Tensor, labels: Tensor) -> Tensor:
+    """Where the names of two classes differ, word by word: bool (N, 3)."""
+    pairs = zip(predicted.tolist(), labels.tolist(), strict=True)
+    words = [(CLASS_NAMES[one].split(), CLASS_NAMES[other].split()) for one, other in pairs]
+    return torch.tensor([[a != b for a, b in zip(one, other, strict=True)] for one, other in words], device=labels.device)
 
 
 @exercise(
-    inputs=lambda: [(4 * grid, 4, 8 * int(torch.randint(2, 6, ())), grid - 1) for grid in (2, 3, 5)],
+    inputs=draw_answers,
     mistakes={
-        "these are multiply-adds: each is two operations, so double them": formula(factor=1),
-        "the class token is missing: each block works on patches + 1 tokens": formula(token=0),
-        "attention's two products of tokens with tokens are missing: 2 · 2 · L² · width in each block": formula(pairs=0),
-        "one of attention's two products is missing: scores are one, the mix of the values is the other": formula(pairs=1),
-        "the patch embedding is missing": formula(embedding=0),
-        "the class token is no patch: it does not pass the patch embedding": formula(embedded_token=1),
-        "the MLP is missing: it has 8 · width² of a block's 12 · width² weights": formula(linear=4),
-        "the attention's four matrices are missing: 4 · width² of a block's 12 · width² weights": formula(linear=8),
-        "this is for one block: multiply by the number of layers": lambda image, patch, w, n: formula()(image, patch, w, 1),
+        "these are the right words: count where the two differ": lambda p, q: (~differ(p, q)).sum(dim=0),
+        "the order is wrong: first the size, then the colour, then the shape": lambda p, q: differ(p, q).sum(dim=0).flip(0),
+        "colour and shape are swapped: the shape changes with every label, the colour with every eighth": (
+            lambda p, q: differ(p, q).sum(dim=0)[[0, 2, 1]]
+        ),
+        "the colour counts a wrong size as well: // 8 runs on to 15, take % 8 of it": (
+            lambda p, q: torch.stack([p // 64 != q // 64, p // 8 != q // 8, p % 8 != q % 8]).sum(dim=1)
+        ),
+        "the shape counts every wrong answer: take % 8 of the labels first": (
+            lambda p, q: torch.stack([p // 64 != q // 64, p // 8 % 8 != q // 8 % 8, p != q]).sum(dim=1)
+        ),
+        "these are shares: return how many": lambda p, q: differ(p, q).float().mean(dim=0),
+        "an answer with two wrong words is left out: count each word on its own": (
+            lambda p, q: (differ(p, q) & (differ(p, q).sum(dim=1, keepdim=True) == 1)).sum(dim=0)
+        ),
+        "this is the number of wrong answers: it is asked word by word, three numbers": lambda p, q: (p != q).sum(),
     },
-    tolerance=1e-6,
 )
-def vit_flops(image_size: int, patch_size: int, width: int, layers: int) -> int:
-    # What torch counts while a real tower runs, without memory or time: on the device "meta".
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        VisionTransformer(image_size, patch_size, width, layers, num_heads=2)(torch.zeros(1, 3, image_size, image_size))
-    return counter.get_total_flops()
+def wrong_words(predicted: Tensor, labels: Tensor) -> Tensor:
+    return differ(predicted, labels).sum(dim=0)
 
 
-def draw_chances() -> list[tuple[int, float, float]]:
-    sizes = 2, 10, int(torch.randint(100, 9_000, ()))
-    return [(n, float(5 + 90 * torch.rand(())), float(0.6 + 0.39 * torch.rand(()))) for n in sizes]
+def ranking(similarity: Tensor) -> Tensor:
+    """The candidates of each query, the most similar first: (Q, M)."""
+    rows = similarity.tolist()
+    return torch.tensor([sorted(range(len(row)), key=row.__getitem__, reverse=True) for row in rows])
+
+
+def hits(similarity: Tensor, queries: Tensor, candidates: Tensor) -> Tensor:
+    """Whether the candidates of each query have its label, the most similar first: bool (Q, M)."""
+    return candidates[ranking(similarity)] == queries[:, None]
+
+
+def share(right: Tensor) -> float:
+    return right.double().mean().item()
+
+
+def found(similarity: Tensor, queries: Tensor, candidates: Tensor, k: int) -> float:
+    return share(hits(similarity, queries, candidates)[:, :k].any(dim=1))
 
 
 @exercise(
-    inputs=draw_chances,
+    inputs=lambda: (torch.randn(97, 97), torch.randint(8, (97,)), torch.randint(8, (97,)), 4),
+    package=recall_at_k,
     mistakes={
-        "there are n − 1 wrong texts, not n": lambda n, s, p: math.log(n * p / (1 - p)) / s,
-        "this is the gap of the logits: divide by the scale for that of the cosines": (
-            lambda n, s, p: math.log((n - 1) * p / (1 - p))
+        "it counts by index: another candidate with the query's label is just as right": (
+            lambda s, q, c, k: share((ranking(s)[:, :k] == torch.arange(len(s))[:, None]).any(dim=1))
         ),
-        "the scale multiplies the cosines, so the gap is divided by it": lambda n, s, p: s * math.log((n - 1) * p / (1 - p)),
-        "the wrong texts are missing: all n − 1 of them share what the right one does not get": (
-            lambda n, s, p: math.log(p / (1 - p)) / s
+        "this is the share of right ones among the k (precision): one hit is enough for recall@k here": (
+            lambda s, q, c, k: share(hits(s, q, c)[:, :k])
         ),
-        "this is the gap for a chance of one half, whatever chance is asked for": lambda n, s, p: math.log(n - 1) / s,
-        "it takes the odds, p / (1 − p), not the chance p": lambda n, s, p: math.log((n - 1) * p) / s,
-        "n − 1 is on the wrong side: chance / (1 − chance) is exp(scale · gap) divided by n − 1": (
-            lambda n, s, p: math.log(p / (1 - p) / (n - 1)) / s
+        "all k must be right in yours: one of them is enough": lambda s, q, c, k: share(hits(s, q, c)[:, :k].all(dim=1)),
+        "this is recall@1: k is not used": lambda s, q, c, k: found(s, q, c, 1),
+        "it looks at the least similar ones: the largest cosines come first": lambda s, q, c, k: found(-s, q, c, k),
+        "it searches the queries of each candidate: the candidates of one are along dim=1": (
+            lambda s, q, c, k: found(s.T, c, q, k)
         ),
-        "the sign is turned: the right text must be above the others": lambda n, s, p: -math.log((n - 1) * p / (1 - p)) / s,
+        "this is the number of queries with a hit: return their share": lambda s, q, c, k: len(s) * found(s, q, c, k),
+        "these are the single queries: return the share of hits among them": lambda s, q, c, k: hits(s, q, c)[:, :k].any(1),
     },
 )
-def needed_gap(n: int, scale: float, chance: float) -> float:
-    # By halving an interval, from the softmax itself.
-    logits = torch.zeros(n, dtype=torch.float64)
-    low, high = -100.0, 100.0
-    for _ in range(60):
-        logits[0] = (low + high) / 2
-        low, high = (logits[0].item(), high) if logits.softmax(dim=0)[0] < chance else (low, logits[0].item())
-    return low / scale
+def recall(similarity: Tensor, query_labels: Tensor, candidate_labels: Tensor, k: int) -> float:
+    return found(similarity, query_labels, candidate_labels, k)
+
+
+def weights(gradients: Tensor) -> Tensor:
+    return gradients.mean(dim=(2, 3), keepdim=True)
+
+
+def cam(weighted: Callable[[Tensor, Tensor], Tensor]) -> Function:
+    """The ReLU of the sum of weighted channels, made of activations and gradients."""
+    return lambda a, g: weighted(a, g).sum(dim=1).relu()
+
+
+@exercise(
+    inputs=lambda: (torch.randn(3, 5, 4, 4), torch.randn(3, 5, 4, 4)),
+    mistakes={
+        "the ReLU is missing: what speaks against the text belongs to another map": lambda a, g: (weights(g) * a).sum(dim=1),
+        "the ReLU comes too early: first add up the channels, then cut off what is negative": (
+            cam(lambda a, g: (weights(g) * a).relu())
+        ),
+        "the absolute value mixes what speaks for the text with what speaks against it: take the ReLU": (
+            lambda a, g: (weights(g) * a).sum(dim=1).abs()
+        ),
+        "the gradients are not averaged: a channel has one weight, the mean over its places": cam(lambda a, g: g * a),
+        "the gradients are added up, not averaged over the places": cam(lambda a, g: g.sum((2, 3), keepdim=True) * a),
+        "you averaged the activations: the weights are means of the gradients": cam(lambda a, g: weights(a) * g),
+        "the gradients are not used: every channel has the same weight in yours": cam(lambda a, g: a),
+        "the channels are averaged: add them up": lambda a, g: (weights(g) * a).mean(dim=1).relu(),
+        "the weights are means over all pictures: each picture has its own": cam(lambda a, g: weights(g).mean(0) * a),
+    },
+)
+def weighted_map(activations: Tensor, gradients: Tensor) -> Tensor:
+    means = gradients.flatten(2).sum(dim=2) / gradients[0, 0].numel()  # (N, C)
+    return torch.einsum("nc,nchw->nhw", means, activations).clamp(min=0)
+
+
+def gap(images: Tensor, texts: Tensor) -> Tensor:
+    return images.mean(dim=0) - texts.mean(dim=0)
+
+
+def move(images: Tensor, texts: Tensor, share: float | Tensor) -> tuple[Tensor, Tensor]:
+    step = share * gap(images, texts)
+    return F.normalize(images - step, dim=1), F.normalize(texts + step, dim=1)
+
+
+def both_sets(function: Function, images: Tensor, texts: Tensor, share: float) -> object:
+    """All results that are no pair of tensors are one mistake."""
+    moved = solved(function(images, texts, share))
+    if not isinstance(moved, (tuple, list)) or [type(part) for part in moved] != [Tensor, Tensor]:
+        return "no pair"
+    return dict(zip(("pictures", "sentences"), moved, strict=True))
+
+
+@exercise(
+    inputs=lambda: (unit(torch.randn(6, 4) + 1), unit(torch.randn(5, 4) - 1), 0.3),
+    outcome=both_sets,
+    mistakes={
+        "return two tensors: the pictures and the sentences, both moved": lambda i, t, s: move(i, t, s)[0],
+        "the two are swapped: first the pictures, then the sentences": lambda i, t, s: move(t, i, s),
+        "the vectors are not of length 1 afterwards: normalise again": (
+            lambda i, t, s: (i - s * gap(i, t), t + s * gap(i, t))
+        ),
+        "the gap grows: pictures move against it, sentences along it": lambda i, t, s: move(i, t, -s),
+        "both move the same way, so the gap stays: the sentences go in the other direction": (
+            lambda i, t, s: (move(i, t, s)[0], move(i, t, -s)[1])
+        ),
+        "only the pictures move": lambda i, t, s: (move(i, t, s)[0], t),
+        "only the sentences move": lambda i, t, s: (i, move(i, t, s)[1]),
+        "the gap is made a unit vector: it has to keep its length": lambda i, t, s: move(i, t, s / gap(i, t).norm()),
+        "each set moves towards its own mean: move it along the difference of the two means": (
+            lambda i, t, s: (unit(i - s * (i - i.mean(dim=0))), unit(t - s * (t - t.mean(dim=0))))
+        ),
+        "the share is not used: it moves by the whole gap": lambda i, t, s: move(i, t, 1),
+    },
+)
+def shift_gap(images: Tensor, texts: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    return move(images, texts, share)

@@ -1,4 +1,4 @@
-"""Checks of lesson 09: balanced samples, splits that keep scenes together, and accuracy when classes differ in size."""
+"""Checks of lesson 14: balanced samples, splits that keep scenes together, and accuracy when classes differ in size."""
 
 import torch
 from torch import Tensor
