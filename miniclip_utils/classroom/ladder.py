@@ -126,7 +126,9 @@ SMALL = PRESETS["small"]
 CRUDE = Rung()
 SENTENCES = replace(CRUDE, templates=TEMPLATES)
 RESNET = replace(SENTENCES, image_encoder=lambda: ResNet(SMALL.resnet_stem_width, SMALL.resnet_widths, SMALL.resnet_blocks))
-TRANSFORMER = replace(RESNET, text_encoder=lambda *sizes: TextTransformer(*sizes, width=SMALL.text_width))
+TRANSFORMER = replace(
+    RESNET, text_encoder=lambda vocab_size, context_length: TextTransformer(vocab_size, context_length, SMALL.text_width)
+)
 VIT = replace(TRANSFORMER, image_encoder=lambda: VisionTransformer(32, patch_size=4, width=128, layers=4, num_heads=4))
 TEMPERATURE = replace(TRANSFORMER, learned_scale=True)  # with the ResNet again
 SOFT_TARGETS = replace(TEMPERATURE, loss=multi_positive_loss)
