@@ -144,6 +144,20 @@ def test_images_have_alt_text_and_links_lead_somewhere(lesson):
                     assert anchor in names, target
 
 
+ROAD = [lesson for lesson in LESSONS if lesson.stem[:2] in ("00", "01", "02", "03", "04", "05", "06", "07", "A1", "A2")]
+
+
+@pytest.mark.parametrize("lesson", ROAD, ids=lambda lesson: lesson.stem)
+def test_a_lesson_ends(lesson):
+    """Its length, everything counted; and no line of code that a window of 1,280 pixels cuts off."""
+    cells = cells_of(lesson)
+    assert len(cells) <= 60
+    assert sum(len(cell.source.split()) for cell in cells) <= 5_000
+    assert max(len(line) for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()) <= 92
+    assert sum("exercise" in cell.metadata.get("tags", []) for cell in cells) <= 5
+    assert "**Study time:**" in cells[0].source and "**Run time:**" in cells[0].source
+
+
 def headings_of(lesson: Path) -> list[tuple[int, str]]:
     """Level and words of each heading, code blocks apart."""
     text = "\n\n".join(cell.source for cell in cells_of(lesson) if cell.cell_type == "markdown")
