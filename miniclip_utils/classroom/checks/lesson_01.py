@@ -281,13 +281,13 @@ def draw_right() -> list[tuple[Tensor, Tensor]]:
     return [pair, pair[::-1]]
 
 
-def per_thousand(function: Function, one: Tensor, other: Tensor) -> list:
+def per_thousand(function: Function, one: Tensor, other: Tensor) -> dict[str, float] | str:
     answer = solved(function(one, other))
     if isinstance(answer, Tensor) and answer.numel() == 2:
         answer = tuple(answer.flatten())
     if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        return [answer]
-    return [1_000 * solved(number) for number in answer]
+        return "not two numbers"
+    return {name: 1_000 * solved(number) for name, number in zip(("difference · 1000", "± · 1000"), answer, strict=True)}
 
 
 def unpaired(one: Tensor, other: Tensor) -> tuple[float, float]:
