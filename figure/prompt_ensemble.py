@@ -27,7 +27,7 @@ def sentences(ax):
         vector(ax, 414, y - 8, 78, 16, np.clip(shared + 0.3 * rng.standard_normal(6), 0, 1), TEXT)
     tower(ax, 288, 72, 72, 172, TEXT, "text\nencoder")
     text(ax, 144, 270, "three wordings of one label", 12, GRAY)
-    text(ax, 453, 270, "length 1 each", 12, GRAY)
+    text(ax, 453, 270, "norm 1 each", 12, GRAY)
 
 
 def at(angle, length=1.0):
@@ -35,8 +35,8 @@ def at(angle, length=1.0):
 
 
 def mean(ax):
-    """The vectors end on the circle of length 1; their mean lies inside it and is stretched back onto it."""
-    panel(ax, 520, 8, 272, 288, 2, "Their mean, at length 1 again")
+    """The vectors end on the circle of radius 1; their mean lies inside it and is stretched back onto it."""
+    panel(ax, 520, 8, 272, 288, 2, "Their mean, at norm 1 again")
     ax.add_patch(Arc((X, Y), 2 * RADIUS, 2 * RADIUS, theta1=-90, theta2=0, color=LINE, linewidth=1.2))
     for end in [(X + RADIUS + 16, Y), (X, Y - RADIUS - 16)]:
         ax.plot([X, end[0]], [Y, end[1]], color=LINE, linewidth=1)

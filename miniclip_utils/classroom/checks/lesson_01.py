@@ -1,278 +1,331 @@
-"""Checks of lesson 01: reading labels, drawing a shape, holding pairs out, captions, pixels, prompt ensembles."""
+"""Checks of lesson 01: which pairs are held out, what a cap does, prompt ensembles, normalised pixels, a ±."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as TF
-from torch import Tensor
+from torch import Tensor, nn
 
+from ... import data, evaluate, shapes
 from ...data import MEAN, STD
-from ...shapes import CLASS_NAMES, COLORS, SHAPES, SIZES
-from . import Function, difference, examined, exercise, solved
+from ...errors import UserError
+from ...tokenizer import WordTokenizer
+from . import Function, examined, exercise, solved
 
-
-def columns(*numbers: Tensor) -> Tensor:
-    return torch.stack(numbers, dim=1)
-
-
-@exercise(
-    inputs=lambda: (torch.randperm(len(CLASS_NAMES))[:40],),
-    mistakes={
-        "the columns are in the wrong order: first the size, then the colour, then the shape": (
-            lambda n: columns(n % 8, n // 8 % 8, n // 64)
-        ),
-        "colour and shape are swapped: the shape changes with every label, the colour with every eighth": (
-            lambda n: columns(n // 64, n % 8, n // 8 % 8)
-        ),
-        "your colours run on through both sizes, up to 15: start again after 8, with % 8": (
-            lambda n: columns(n // 64, n // 8, n % 8)
-        ),
-        "your shapes are the labels themselves: start again after 8, with % 8": lambda n: columns(n // 64, n // 8 % 8, n),
-        "your numbers are fractions: // divides without them, / does not": lambda n: columns(n / 64, n / 8 % 8, n % 8),
-        "each picture is a column of yours: stack along dim=1, so that it is a row": (
-            lambda n: torch.stack([n // 64, n // 8 % 8, n % 8])
-        ),
-    },
-)
-def read_labels(labels: Tensor) -> Tensor:
-    words = [list(names) for names in (SIZES, COLORS, SHAPES)]
-    split = [CLASS_NAMES[label].split() for label in labels.tolist()]
-    return torch.tensor([[names.index(word) for names, word in zip(words, name, strict=True)] for name in split])
-
-
-def draw_points() -> tuple[Tensor, Tensor]:
-    points = torch.linspace(-1.2, 1.2, 25) + 0.02 * torch.rand(())
-    x, y = torch.meshgrid(points, points, indexing="xy")
-    return x, y
-
-
-def square(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(x.abs(), y.abs()) - 0.7
-
-
-def round_square(x: Tensor, y: Tensor) -> Tensor:
-    """The exact distance to the square, round at its corners."""
-    outside = torch.hypot((x.abs() - 0.7).clamp(min=0), (y.abs() - 0.7).clamp(min=0))
-    return outside + square(x, y).clamp(max=0)
-
-
-@exercise(
-    inputs=draw_points,
-    mistakes={
-        "inside and outside are swapped: a signed distance is negative where there is ink": (
-            lambda x, y: 0.15 - square(x, y).abs()
-        ),
-        "this draws a full square: the absolute value of its distance is missing, which folds it into a wall": (
-            lambda x, y: square(x, y) - 0.15
-        ),
-        "the wall is twice too thick: half of the thickness 0.3 lies on either side of the middle line": (
-            lambda x, y: square(x, y).abs() - 0.3
-        ),
-        "the middle line has no thickness: subtract half of it": lambda x, y: square(x, y).abs(),
-        "this is a full square: take the absolute value of its distance, then subtract half of the thickness": square,
-        "this is the exact distance, which is round at the corners: take the larger of |x| and |y| there too": (
-            lambda x, y: round_square(x, y).abs() - 0.15
-        ),
-        "this draws a round ring: a square has the larger of |x| and |y| where a circle has their hypotenuse": (
-            lambda x, y: (torch.hypot(x, y) - 0.7).abs() - 0.15
-        ),
-        "take the larger of |x| and |y|: the smaller one gives bars that never end": (
-            lambda x, y: (torch.minimum(x.abs(), y.abs()) - 0.7).abs() - 0.15
-        ),
-        "only the right and the lower side are drawn: take the absolute values of x and y": (
-            lambda x, y: (torch.maximum(x, y) - 0.7).abs() - 0.15
-        ),
-    },
-)
-def frame(x: Tensor, y: Tensor) -> Tensor:
-    middle = torch.stack([x, -x, y, -y]).amax(dim=0) - 0.7  # the largest of four half-planes
-    return torch.stack([middle, -middle]).amax(dim=0) - 0.15
-
-
-def pairs_where(is_held: Callable[[Tensor, Tensor, int, int], Tensor]) -> Function:
-    """colour (n, 1), shape (1, n), n and k → which pairs are held out."""
-    return lambda n, k: is_held(torch.arange(n)[:, None], torch.arange(n)[None, :], n, k)
-
-
-@examined(
-    right=pairs_where(lambda c, s, n, k: (s - c) % n < k),
-    mistakes={
-        "return a tensor of booleans": pairs_where(lambda c, s, n, k: ((s - c) % n < k).int()),
-        "one row for each colour": pairs_where(lambda c, s, n, k: ((s - c) % n < k).flatten()),
-        "never trains colour 0": pairs_where(lambda c, s, n, k: (c < k).expand(n, n)),
-        "never trains shape 0": pairs_where(lambda c, s, n, k: (s < k).expand(n, n)),
-        "is the other way round": pairs_where(lambda c, s, n, k: (s - c) % n >= k),
-        "holds out 8 pairs": pairs_where(lambda c, s, n, k: c == s),
-        "holds out 15 pairs": pairs_where(lambda c, s, n, k: (s >= c) & (s < c + k)),
-        "holds colour 0 out 4 times": pairs_where(lambda c, s, n, k: (c < 4) & (s < 4)),
-        "holds shape 0 out 3 times": pairs_where(lambda c, s, n, k: (2 * c // 3 + s) % n < k),
-    },
-)
-def hold_out(answer: Function) -> str | None:
-    for n, k in [(8, 2), (5, 1), (7, 3)]:
-        mask = solved(answer(n, k))
-        case = f"hold_out({n}, {k})"
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            kind = f"dtype {mask.dtype}" if isinstance(mask, Tensor) else f"type {type(mask).__name__}"
-            return f"{case} is of {kind}: return a tensor of booleans, such as a comparison gives"
-        if mask.shape != (n, n):
-            return f"{case} has shape {tuple(mask.shape)}: one row for each colour, one column for each shape, ({n}, {n})"
-        counts = {"colour": mask.sum(dim=1).tolist(), "shape": mask.sum(dim=0).tolist()}
-        for word, held in counts.items():
-            if n in held:
-                return f"{case} never trains {word} {held.index(n)}: its word would mean nothing to the model"
-        pairs = int(mask.sum())
-        if pairs == n * (n - k):
-            return f"{case} is the other way round: True must mark the pairs that are held out, not those that are trained"
-        if pairs != n * k:
-            return f"{case} holds out {pairs} pairs: {k} for each of {n} colours make {n * k}"
-        for word, held in counts.items():
-            for index, times in enumerate(held):
-                if times != k:
-                    return f"{case} holds {word} {index} out {times} times, and should {k} times, like the others"
-    return None
-
-
-NAMES, TEMPLATES = ("cat", "small dog", "ship"), ("a photo of a {}.", "here is the {}.", "{}, seen from afar.")
-
-
-def each(caption: Callable[[int, int, int], object]) -> Function:
-    """One caption for each picture, of its position, its label and its choice."""
-    return lambda labels, choice, names, templates: [
-        caption(i, n, t) for i, (n, t) in enumerate(zip(labels.tolist(), choice.tolist(), strict=True))
-    ]
-
-
-def filled(choose: Callable[[int, int, int], tuple[int, int]]) -> Function:
-    """Captions of some template and some name, in the order of `choose`."""
-    return each(lambda i, n, t: TEMPLATES[choose(i, n, t)[0]].format(NAMES[choose(i, n, t)[1]]))
-
-
-WRONG_CAPTIONS = {
-    "every picture has the first template: take the one that `choice` says": filled(lambda i, n, t: (0, n)),
-    "the template comes from the label: `choice` says which one each picture has": filled(lambda i, n, t: (n, n)),
-    "the name comes from `choice`: the label says what a picture shows": filled(lambda i, n, t: (t, t)),
-    "picture i has class name i: the label says which name it has": filled(lambda i, n, t: (t, i % 3)),
-    "label and choice are exchanged: the label says which name, `choice` which template": filled(lambda i, n, t: (n, t)),
-    "these are the bare names: put each into its template": each(lambda i, n, t: NAMES[n]),
-    "the {} is still there: replace it by the name": each(lambda i, n, t: TEMPLATES[t]),
-    "the name stands behind the template: it replaces the {}": each(lambda i, n, t: f"{TEMPLATES[t]} {NAMES[n]}"),
-    "a number stands where the name belongs: look it up in `class_names`": each(lambda i, n, t: TEMPLATES[t].format(n)),
+HELD_OUT = {
+    "black": ("circle", "triangle"),
+    "orange": ("ring", "cross"),
+    "cyan": ("square", "star"),
+    "green": ("triangle", "heart"),
+    "yellow": ("cross", "moon"),
+    "blue": ("star", "circle"),
+    "red": ("heart", "ring"),
+    "pink": ("moon", "square"),
 }
 
 
-def right_captions(labels: Tensor, choice: Tensor, class_names: Sequence[str], templates: Sequence[str]) -> list[str]:
-    return [class_names[n].join(templates[t].split("{}")) for n, t in zip(labels.tolist(), choice.tolist(), strict=True)]
+def by_numbers(rule: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Function:
+    """A rule of size, colour and shape, numbers (N,) each → an answer."""
+    return lambda label: rule(label // 64, label // 8 % 8, label % 8)
+
+
+WRONG_RULES: dict[str, Function] = {
+    "True must mark the pairs that are held out, not those that are trained": by_numbers(
+        lambda z, c, s: ((s - c) % 8 != 0) & ((s - c) % 8 != 3)
+    ),
+    "this holds out the first diagonal alone: there are two framed shapes in each row": by_numbers(lambda z, c, s: s == c),
+    "this holds out the second diagonal alone: there are two framed shapes in each row": by_numbers(
+        lambda z, c, s: (s - c) % 8 == 3
+    ),
+    "your diagonals stop at the edge of the table: with % 8 they run on at the other side": by_numbers(
+        lambda z, c, s: (s == c) | (s - c == 3)
+    ),
+    "you counted from shape to colour: the framed shapes lie to the right of the first diagonal, so take shape − colour": (
+        by_numbers(lambda z, c, s: ((c - s) % 8 == 0) | ((c - s) % 8 == 3))
+    ),
+    "the label is not split into its numbers: colour and shape come out of it first": lambda n: (n % 8 == 0) | (n % 8 == 3),
+    "the difference lies between 0 and 3 in yours, both 1 and 2 included: it must be 0 or 3": by_numbers(
+        lambda z, c, s: (s - c) % 8 <= 3
+    ),
+    "small pictures are never held out by yours: both sizes of a pair are": by_numbers(
+        lambda z, c, s: (z == 1) & (((s - c) % 8 == 0) | ((s - c) % 8 == 3))
+    ),
+    "large pictures are never held out by yours: both sizes of a pair are": by_numbers(
+        lambda z, c, s: (z == 0) & (((s - c) % 8 == 0) | ((s - c) % 8 == 3))
+    ),
+}
+
+
+def named(labels: Tensor) -> Tensor:
+    words = (shapes.CLASS_NAMES[label].split() for label in labels.flatten().tolist())
+    return torch.tensor([shape in HELD_OUT[color] for _, color, shape in words]).view(labels.shape)
 
 
 @examined(
-    right=right_captions,
+    right=named,
+    package=shapes.is_held_out,
     mistakes={
-        **WRONG_CAPTIONS,
-        "return a list of strings": lambda *arguments: iter(right_captions(*arguments)),
-        "each caption is one string": each(lambda i, n, t: (TEMPLATES[t], NAMES[n])),
-        "every name is in every template": lambda *_: [template.format(name) for template in TEMPLATES for name in NAMES],
-        "there are 3 captions for 7 pictures": lambda *_: TEMPLATES,
-        "a tensor is printed into the caption": each(lambda i, n, t: TEMPLATES[t].format(str(torch.tensor(n)))),
-        "and should be": filled(lambda i, n, t: (t, -n)),
+        **WRONG_RULES,
+        "return a tensor": lambda labels: named(labels).tolist(),
+        "return booleans": lambda labels: named(labels).int(),
+        "one answer for each label": lambda labels: named(labels)[None],
+        "by yours, and should be the other way round": by_numbers(lambda z, c, s: (s + c) % 8 < 2),
     },
 )
-def write_captions(answer: Function) -> str | None:
-    labels, choice = torch.tensor([[2, 0, 1, 1, 2, 0, 1], [1, 0, 2, 1, 0, 2, 0]])[:, torch.randperm(7)]
-    got = solved(answer(labels.clone(), choice.clone(), NAMES, TEMPLATES))
-    if not isinstance(got, (list, tuple)):
-        return f"it is of type {type(got).__name__}: return a list of strings"
-    if others := [caption for caption in got if not isinstance(caption, str)]:
-        return f"it holds something of type {type(others[0]).__name__}: each caption is one string"
-    got = [caption.replace(" ,", ",") for caption in got]
-    if len(got) == len(NAMES) * len(TEMPLATES):
-        return "every name is in every template: each picture gets one caption, so 7 pictures have 7"
-    if len(got) != len(labels):
-        return f"there are {len(got)} captions for {len(labels)} pictures: each picture gets one"
-    for message, mistake in WRONG_CAPTIONS.items():
-        if got == mistake(labels, choice, NAMES, TEMPLATES):
+def is_held_out(answer: Function) -> str | None:
+    labels = torch.randperm(len(shapes.CLASS_NAMES))[:120]
+    got, expected = solved(answer(labels.clone())), named(labels)
+    if not isinstance(got, Tensor):
+        return f"it is of type {type(got).__name__}: return a tensor, which can pick classes out of a tensor"
+    if got.dtype != torch.bool:
+        return f"its dtype is {got.dtype}: return booleans, such as == gives, or picking classes with it fails"
+    if got.shape != expected.shape:
+        return f"its shape is {tuple(got.shape)} for labels of shape {tuple(labels.shape)}: one answer for each label"
+    if torch.equal(got, expected):
+        return None
+    for message, wrong in WRONG_RULES.items():
+        if torch.equal(got, wrong(labels)):
             return message
-    if any("tensor(" in caption for caption in got):
-        return "a tensor is printed into the caption: .tolist() turns it into whole numbers"
-    for index, (caption, right) in enumerate(zip(got, right_captions(labels, choice, NAMES, TEMPLATES), strict=True)):
-        if caption != right:
-            return f"caption {index} is {caption!r}, and should be {right!r}"
-    return None
+    where = int((got != expected).nonzero()[0])
+    name = shapes.CLASS_NAMES[labels[where]]
+    return f"{name!r} is {'held out' if got[where] else 'trained'} by yours, and should be the other way round"
+
+
+def standardised(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return (x - x.mean(dim=dims, keepdim=True)) / x.std(dim=dims, keepdim=True)
 
 
 mean, std = (torch.tensor(channels).view(3, 1, 1) for channels in (MEAN, STD))
 
 
-def as_bytes(values: Tensor) -> Tensor:
-    return (255 * values).round().to(torch.uint8)
-
-
-# Normalised images → what should be values from 0 to 1.
-WRONG_VALUES: dict[str, Function] = {
-    "the deviation is missing: `normalize` subtracts the mean and then divides by the deviation": lambda x: x + mean,
-    "the mean is missing: `normalize` subtracted it, so add it": lambda x: x * std,
-    "the steps are in the wrong order: undo the last step of `normalize` first": lambda x: (x + mean) * std,
-    "this normalises a second time: do the opposite of each step": lambda x: (x - mean) / std,
-    "mean and deviation are the other way round": lambda x: x * mean + std,
-    "almost all is black: values from 0 to 1 became bytes, which have no fractions: multiply by 255 first": (
-        lambda x: (x * std + mean).trunc() / 255
-    ),
-    "almost all is 0 or 1: multiply by 255 before you round": lambda x: (x * std + mean).round() / 255,
-}
-
-
-@examined(
-    right=lambda x: as_bytes(x * std + mean),
-    mistakes={
-        "your values run from 0 to 1": lambda x: x * std + mean,
-        "its dtype is torch.float32": lambda x: (255 * (x * std + mean)).round(),
-        "some pixels are one too small": lambda x: (255 * (x * std + mean)).to(torch.uint8),
-        **{message: lambda x, wrong=wrong: as_bytes(wrong(x)) for message, wrong in WRONG_VALUES.items()},
-    },
-)
-def to_pixels(answer: Function) -> str | None:
-    expected = torch.randint(255, (3, 3, 4, 5), dtype=torch.uint8)  # no 255, which rounding errors can leave below 1
-    images = TF.normalize(expected.double() / 255, MEAN, STD).float()
-    got = solved(answer(images.clone()))
-    if isinstance(got, Tensor) and got.dtype != torch.uint8:
-        if got.shape == expected.shape and (255 * got.double() - expected).abs().max() < 0.1:
-            return "your values run from 0 to 1: pixels are bytes from 0 to 255, of dtype uint8"
-        return f"its dtype is {got.dtype}: pixels are whole bytes, .to(torch.uint8)"
-    if isinstance(got, Tensor) and got.shape == expected.shape:
-        change = got.int() - expected.int()
-        if change.min() == -1 and change.max() <= 0:
-            return "some pixels are one too small: .to(torch.uint8) cuts the fraction off, so .round() before it"
-        for message, wrong in WRONG_VALUES.items():
-            # Without a clamp, what does not fit into a byte is wrapped round.
-            if any(torch.equal(got, as_bytes(values)) for values in (wrong(images), wrong(images).clamp(0, 1))):
-                return message
-    return difference(got, expected)
-
-
-def unit(vectors: Tensor, dim: int = -1) -> Tensor:
-    return F.normalize(vectors, dim=dim)
+def single_precision(function: Function, images: Tensor) -> Tensor | str:
+    values = solved(function(images))
+    return "float64" if isinstance(values, Tensor) and values.dtype == torch.float64 else values
 
 
 @exercise(
-    # Sentences' vectors of very different length, so that a missing normalisation shows.
-    inputs=lambda: (torch.randn(4, 6, 5) * torch.logspace(-1, 1, 4)[torch.randperm(4)][:, None, None],),
+    # Pictures of different brightness, so that their own mean and deviation differ.
+    inputs=lambda: ((torch.randint(256, (4, 3, 5, 6)) * torch.linspace(0.3, 1, 4)[:, None, None, None]).to(torch.uint8),),
+    outcome=single_precision,
+    package=data.normalize,
     mistakes={
-        "the mean is shorter than 1: normalise it again, or unsure classes get smaller scores": lambda t: unit(t).mean(0),
-        "the sum is not of length 1: normalise it": lambda t: unit(t).sum(dim=0),
-        "long vectors outvote short ones: normalise each sentence's vector before the mean": lambda t: unit(t.mean(dim=0)),
-        "neither the sentences' vectors nor their mean are of length 1: normalise before and after": lambda t: t.mean(dim=0),
-        "you averaged over the classes: the templates are dimension 0": lambda t: unit(unit(t).mean(dim=1)),
-        "you normalised over the templates or the classes: the numbers of one vector are dimension -1": (
-            lambda t: unit(unit(t, dim=0).mean(dim=0))
+        "mean and deviation still come from the picture itself: every picture needs the same six numbers, MEAN and STD": (
+            lambda x: standardised(x / 255, (2, 3))
         ),
-        "you normalised over the labels, the dimension 1 that F.normalize takes if you give none: dim=-1": (
-            lambda t: unit(unit(t, dim=1).mean(dim=0))
+        "mean and deviation come from the picture, over all channels: take the six numbers MEAN and STD": (
+            lambda x: standardised(x / 255, (1, 2, 3))
         ),
-        "this keeps one vector for each sentence: average over the templates, dimension 0": unit,
-        "this uses the first template alone: average over all of them": lambda t: unit(t)[0],
+        "mean and deviation come from the batch: a picture would change with its neighbours": (
+            lambda x: standardised(x / 255, (0, 2, 3))
+        ),
+        "MEAN and STD belong to values from 0 to 1: divide the bytes by 255 first": lambda x: (x - mean) / std,
+        "the mean is missing": lambda x: x / 255 / std,
+        "the deviation is missing": lambda x: x / 255 - mean,
+        "mean and deviation are exchanged": lambda x: (x / 255 - std) / mean,
+        "the steps are in the wrong order: subtract the mean, then divide": lambda x: x / 255 / std - mean,
+        "this is the way back, from normalised values to those from 0 to 1": lambda x: x / 255 * std + mean,
+        "mean and deviation are still missing: these are the bytes, divided by 255": lambda x: x / 255,
+        "the channels are in the wrong order: red is the first": lambda x: (x / 255 - mean.flip(0)) / std.flip(0),
+        "the values are float64, and the model computes in float32": lambda x: ((x / 255 - mean) / std).double(),
     },
 )
-def ensemble(text_features: Tensor) -> Tensor:
-    total = (text_features / text_features.norm(dim=-1, keepdim=True)).sum(dim=0)
-    return total / total.norm(dim=-1, keepdim=True)
+def normalize(images: Tensor) -> Tensor:
+    return TF.normalize(images.float() / 255, MEAN, STD)
+
+
+@exercise(
+    # Entries above the cap, their matches, the other matches, and the cap.
+    inputs=lambda: [
+        (
+            int(torch.randint(5_000, 20_000, ())),
+            4.0e9 + 1e9 * torch.rand(()).item(),
+            3e8 + 1e8 * torch.rand(()).item(),
+            20_000,
+        ),
+        (40, 90_000.0, 3_000.0, int(torch.randint(50, 200, ()))),
+    ],
+    mistakes={
+        "this is the fraction before the cap: a head entry keeps `cap` of its matches": lambda e, h, t, cap: h / (h + t),
+        "the denominator still holds what the cap removed: divide by the matches that are kept": (
+            lambda e, h, t, cap: e * cap / (h + t)
+        ),
+        "this compares head with tail: divide by the sum of both": lambda e, h, t, cap: e * cap / t,
+        "this is the fraction of the tail": lambda e, h, t, cap: t / (e * cap + t),
+        "this is a number of matches: divide it by all that are kept": lambda e, h, t, cap: e * cap,
+        "this is a number of matches, tail included: which fraction of it does the head have?": lambda e, h, t, cap: (
+            e * cap + t
+        ),
+        "this is in percent: return a fraction, from 0 to 1": lambda e, h, t, cap: 100 * e * cap / (e * cap + t),
+        "all head entries together keep `cap` matches in yours: each of them does": lambda e, h, t, cap: cap / (cap + t),
+        "this is the fraction of its matches that the head keeps: what fraction of all kept matches is that?": (
+            lambda e, h, t, cap: e * cap / h
+        ),
+    },
+    tolerance=1e-4,
+)
+def head_fraction(head_entries: int, head_matches: float, tail_matches: float, cap: int) -> float:
+    tail_per_head = tail_matches / head_entries / cap
+    return 1 / (1 + tail_per_head)
+
+
+class Texts(nn.Module):
+    """A text tower whose vectors differ in norm by their words, and are others in training mode."""
+
+    def __init__(self, words: int):
+        super().__init__()
+        self.vectors = nn.Parameter(torch.randn(words, 6) * torch.logspace(-1, 1, words)[torch.randperm(words)][:, None])
+        self.logit_scale = nn.Parameter(torch.tensor(2.0))
+        self.noise = torch.randn(6)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        features = self.vectors[tokens].sum(dim=1)
+        return features + 5 * self.noise if self.training else features
+
+
+NAMES = ("cat", "small dog", "ship")
+TEMPLATES = ("a photo of a {}.", "here is the {}.", "{}, seen from afar.", "the {}")
+
+
+def draw_classes() -> dict[str, tuple]:
+    captions = [template.replace("{}", name) for template in TEMPLATES for name in NAMES]
+    tokenizer = WordTokenizer.from_captions(captions)
+    model = Texts(len(tokenizer)).train()
+    return {"": (model, tokenizer, NAMES, TEMPLATES), "with the template 'the cat'": (model, tokenizer, NAMES, ["the cat"])}
+
+
+def look_at_classes(answer: Function, model: Texts, *arguments: object) -> list:
+    try:
+        features = solved(answer(model, *arguments))
+    except UserError:
+        return ["refused"]
+    if not model.training:
+        return ["left in evaluation mode"]
+    if isinstance(features, Tensor) and features.requires_grad:
+        return ["gradient"]
+    return [features]
+
+
+def features_of(
+    before: bool = True,
+    after: bool = True,
+    combine: Function = lambda vectors: vectors.mean(dim=0),
+    evaluating: bool = True,
+    refuse: bool = True,
+    restore: bool = True,
+    by_name: bool = False,
+    gradient: bool = False,
+) -> Function:
+    """An answer with or without each step; `combine` takes the templates' features (templates, classes, D)."""
+
+    def answer(model: Texts, tokenizer: WordTokenizer, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        if refuse and any("{}" not in template for template in templates):
+            raise UserError("no place for the label")
+        mode = model.training
+        model.train(mode and not evaluating)
+        captions = [template.replace("{}", name) for template in templates for name in class_names]
+        if by_name:
+            captions = [template.replace("{}", name) for name in class_names for template in templates]
+        features = model.encode_text(tokenizer(captions))
+        if restore:
+            model.train(mode)
+        features = F.normalize(features, dim=-1) if before else features
+        features = combine(features.view(len(templates), len(class_names), -1))
+        features = F.normalize(features, dim=-1) if after else features
+        return features if gradient else features.detach()
+
+    return answer
+
+
+@exercise(
+    inputs=draw_classes,
+    outcome=look_at_classes,
+    package=evaluate.class_features,
+    mistakes={
+        "the mean of unit vectors is shorter than 1: normalise it again": features_of(after=False),
+        "long vectors outvote short ones: normalise each caption's vector before the mean": features_of(before=False),
+        "nothing is normalised: each caption's vector before the mean, and the mean after it": features_of(False, False),
+        "captions and view do not agree: with view(templates, classes, -1), all names of the first template come first": (
+            features_of(by_name=True)
+        ),
+        "this uses the first template alone: average over all of them": features_of(combine=lambda v: v[0]),
+        "this uses the last template alone: a loop must keep the features of each": features_of(combine=lambda v: v[-1]),
+        "you averaged over the classes: the templates are dimension 0": features_of(combine=lambda v: v.mean(dim=1)),
+        "this is one vector for each caption: average over the templates": features_of(combine=lambda v: v.flatten(0, 1)),
+        "this is one vector for each template and class: average over the templates, dimension 0": features_of(
+            combine=lambda v: v
+        ),
+        "a template without {} was not refused: call check_templates first": features_of(refuse=False),
+        "the model is left in evaluation mode: `with evaluating(model):` puts it back": features_of(restore=False),
+        "the model is in training mode: `with evaluating(model):` around what it computes": features_of(evaluating=False),
+        "it carries a gradient: a classifier needs none, so keep @torch.inference_mode() above": features_of(gradient=True),
+    },
+)
+def class_features(model: Texts, tokenizer: WordTokenizer, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    if any("{}" not in template for template in templates):
+        raise UserError("no place for the label")
+    classes = []
+    for name in class_names:
+        total = torch.zeros(6)
+        for template in templates:
+            vector = model.vectors[tokenizer([template.replace("{}", name)])[0]].sum(dim=0).detach()
+            total += vector / vector.norm()
+        classes.append(total / total.norm())
+    return torch.stack(classes)
+
+
+def draw_right() -> list[tuple[Tensor, Tensor]]:
+    """Two wordings on the same 4,000 pictures: 6% are right in one of them alone."""
+    one, other = torch.rand(4_000) < 0.8, torch.rand(4_000)
+    pair = one, torch.where(one, other > 0.025, other < 0.2)
+    return [pair, pair[::-1]]
+
+
+def per_thousand(function: Function, one: Tensor, other: Tensor) -> dict[str, float] | str:
+    answer = solved(function(one, other))
+    if isinstance(answer, Tensor) and answer.numel() == 2:
+        answer = tuple(answer.flatten())
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        return "not two numbers"
+    return {name: 1_000 * solved(number) for name, number in zip(("difference · 1000", "± · 1000"), answer, strict=True)}
+
+
+def unpaired(one: Tensor, other: Tensor) -> tuple[float, float]:
+    p, q = one.double().mean().item(), other.double().mean().item()
+    return p - q, ((p * (1 - p) + q * (1 - q)) / len(one)) ** 0.5
+
+
+def changed(one: Tensor, other: Tensor) -> Tensor:
+    return one.double() - other.double()
+
+
+@exercise(
+    inputs=draw_right,
+    outcome=per_thousand,
+    tolerance=4e-3,  # so that N and N − 1 are both right, and the discordant pairs counted by hand too
+    mistakes={
+        "the sign is the other way round: the first minus the second": (
+            lambda a, b: (-changed(a, b).mean(), changed(a, b).std() / len(a) ** 0.5)
+        ),
+        "this ± treats the two as independent: both looked at the same pictures, so take the deviation of the differences": (
+            unpaired
+        ),
+        "this is the deviation of one picture's difference: the mean of N varies √N times less": (
+            lambda a, b: (changed(a, b).mean(), changed(a, b).std())
+        ),
+        "you divided by N instead of √N": lambda a, b: (changed(a, b).mean(), changed(a, b).std() / len(a)),
+        "this is a variance: take the square root": lambda a, b: (changed(a, b).mean(), changed(a, b).var() / len(a)),
+        "these are percentage points: return fractions": (
+            lambda a, b: (100 * changed(a, b).mean(), 100 * changed(a, b).std() / len(a) ** 0.5)
+        ),
+        "return two numbers, the difference and its standard error": lambda a, b: changed(a, b).mean(),
+        "this ± is the first accuracy's own, and not that of the difference": (
+            lambda a, b: (changed(a, b).mean(), a.double().std() / len(a) ** 0.5)
+        ),
+    },
+)
+def paired_difference(one: Tensor, other: Tensor) -> tuple[float, float]:
+    n = len(one)
+    gained, lost = int((one & ~other).sum()), int((~one & other).sum())
+    mean = (gained - lost) / n
+    return mean, (((gained + lost) / n - mean**2) / n) ** 0.5
