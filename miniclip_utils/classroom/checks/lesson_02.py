@@ -73,6 +73,24 @@ def updated(rule: Callable[[Tensor, Tensor, float], Tensor], always: bool = Fals
 @exercise(
     inputs=draw_activations,
     mistakes={
+        "the running averages have changed: they change in training only": (
+            updated(lambda old, new, momentum: (1 - momentum) * old + momentum * new, always=True)
+        ),
+        "momentum weighs the wrong one: it is the weight of the new batch, and the old average keeps 1 − momentum": (
+            updated(lambda old, new, momentum: momentum * old + (1 - momentum) * new)
+        ),
+        "the running averages are as before: change the tensors themselves, since `running_mean = …` only gives the name "
+        "to a new tensor": updated(lambda old, new, momentum: old),
+        "the running averages are those of the last batch alone": updated(lambda old, new, momentum: new),
+        "the old average keeps its full weight: the two weights sum to 1": (
+            updated(lambda old, new, momentum: old + momentum * new)
+        ),
+        "the new batch gets its full weight: the two weights sum to 1": (
+            updated(lambda old, new, momentum: (1 - momentum) * old + new)
+        ),
+        "both have the same weight: the new batch has the weight momentum": updated(
+            lambda old, new, momentum: (old + new) / 2
+        ),
         "these are the running statistics: in training, use the batch's own": (
             lambda x, m, v, train, momentum=0.1: F.batch_norm(x, m, v)
         ),
@@ -94,22 +112,6 @@ def updated(rule: Callable[[Tensor, Tensor, float], Tensor], always: bool = Fals
         "eps is added to the standard deviation: it belongs under the root": (
             from_statistics(lambda x, m, v: (x - m) / (v.sqrt() + 1e-5))
         ),
-        "the running averages have changed: they change in training only": (
-            updated(lambda old, new, momentum: (1 - momentum) * old + momentum * new, always=True)
-        ),
-        "momentum weighs the wrong one: it is the weight of the new batch, and the old average keeps 1 − momentum": (
-            updated(lambda old, new, momentum: momentum * old + (1 - momentum) * new)
-        ),
-        "the running averages are as before: change the tensors themselves, since `running_mean = …` only gives the name "
-        "to a new tensor": updated(lambda old, new, momentum: old),
-        "the running averages are those of the last batch alone": updated(lambda old, new, momentum: new),
-        "the old average keeps its full weight: the two weights sum to 1": (
-            updated(lambda old, new, momentum: old + momentum * new)
-        ),
-        "the new batch gets its full weight: the two weights sum to 1": (
-            updated(lambda old, new, momentum: (1 - momentum) * old + new)
-        ),
-        "both have the same weight: the new batch has the weight momentum": updated(lambda old, new, momentum: (old + new) / 2),
     },
     outcome=output_or_running,
     tolerance=1e-3,
@@ -295,7 +297,9 @@ def names_map_and_features(
             resnet(end=lambda x: x.amax(dim=(2, 3)))
         ),
         "this is the feature map: its mean over the positions is still to come": resnet(end=lambda x: x),
-        "the mean is over the channels, dim=1: average over height and width, dim=(2, 3)": resnet(end=lambda x: x.mean(dim=1)),
+        "the mean is over the channels, dim=1: average over height and width, dim=(2, 3)": resnet(
+            end=lambda x: x.mean(dim=1)
+        ),
         "height and width are still there, with size 1: the result is (N, C), so keepdim=False": (
             resnet(end=lambda x: x.mean(dim=(2, 3), keepdim=True))
         ),
@@ -427,5 +431,7 @@ def one_vector(answer: Function) -> str | None:
             if height * width > 1 and torch.allclose(out, average(feature_map), atol=1e-5):
                 return "this is the mean, which the tower has already: try another way"
             if ignored_position(answer, feature_map.detach()):
-                return f"there is a position that the result does not depend on, for a feature map {tuple(feature_map.shape)}"
+                return (
+                    f"there is a position that the result does not depend on, for a feature map {tuple(feature_map.shape)}"
+                )
     return None
