@@ -402,6 +402,8 @@ def ignored_position(answer: Function, feature_map: Tensor) -> bool:
     right=largest,
     mistakes={
         "this is the mean, which the tower has already": average,
+        "this is a multiple of the mean": lambda x: x.sum(dim=(2, 3)),
+        "a single image gives the shape (16,)": lambda x: largest(x).squeeze(),
         "its shape is (6, 16, 1, 1), and should be (6, 16)": lambda x: x.amax(dim=(2, 3), keepdim=True),
         "its shape is (6, 144), and should be (6, 16)": lambda x: x.flatten(1),
         "its shape is (6, 16, 3), and should be (6, 16)": lambda x: x.amax(dim=2),
@@ -426,10 +428,15 @@ def one_vector(answer: Function) -> str | None:
         with torch.no_grad():
             if not answer(F.relu(feature_map - 0.5)).isfinite().all():
                 return f"one number is not finite, for a feature map {tuple(feature_map.shape)} with zeros in it"
-            if not torch.allclose(answer(feature_map[:1].clone())[0], out[0], atol=1e-5):
+            alone = answer(feature_map[:1].clone())
+            if alone.shape != (1, 16):
+                return f"a single image gives the shape {tuple(alone.shape)}, and should give (1, 16)"
+            if not torch.allclose(alone[0], out[0], atol=1e-5):
                 return "an image's vector depends on the other images in the batch"
             if height * width > 1 and torch.allclose(out, average(feature_map), atol=1e-5):
                 return "this is the mean, which the tower has already: try another way"
+            if height * width > 1 and torch.allclose(F.normalize(out), F.normalize(average(feature_map)), atol=1e-5):
+                return "this is a multiple of the mean, and nothing new once features are normalised: try another way"
             if ignored_position(answer, feature_map.detach()):
                 return (
                     f"there is a position that the result does not depend on, for a feature map {tuple(feature_map.shape)}"
