@@ -39,7 +39,7 @@ def residual(ax):
 
 
 def shortcut(ax):
-    """The lower lane hands the input on."""
+    """The lower lane passes the input on, with no more than it needs to be added."""
     arrow(ax, (88, MAIN + 1), (88, SHORT), (202, SHORT))
     step(ax, 204, SHORT - 26, 76, "max-pool\n2×2", optional=True)
     arrow(ax, (282, SHORT), (302, SHORT))
@@ -47,7 +47,7 @@ def shortcut(ax):
     arrow(ax, (398, SHORT), (PLUS, SHORT), (PLUS, MAIN + 17))
     text(ax, 242, SHORT + 42, "(16, 15, 15)", 11.5, GRAY)
     text(ax, 350, SHORT + 42, "(32, 15, 15)", 11.5, GRAY)
-    text(ax, 516, SHORT - 14, "shortcut: straight through", 12.5, shade(MATCH), weight="bold")
+    text(ax, 516, SHORT - 14, "shortcut: x, in the new shape", 12.5, shade(MATCH), weight="bold")
 
 
 def ends(ax):

@@ -10,6 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from miniclip_utils.classroom.checks import Check
+
 ROOT = Path(__file__).parent.parent
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # What an exercise may use without importing it in its own cell.
@@ -91,8 +93,10 @@ def check_calls(source: str) -> tuple[str, list[str]]:
 
 def run_exercise(lesson: Path, code: str, calls: list[str], capsys) -> str:
     """What the checks print about some code."""
-    number = lesson.stem[:2]
-    namespace = {"check": importlib.import_module(f"miniclip_utils.classroom.checks.lesson_{number}")}
+    check = importlib.import_module(f"miniclip_utils.classroom.checks.lesson_{lesson.stem[:2]}")
+    # What the exercises before it have returned: what one builds, another may use.
+    returned = {name: found.package for name, found in vars(check).items() if isinstance(found, Check)}
+    namespace = {"check": check, **returned}
     capsys.readouterr()
     exec(PRELUDE + code + "\n" + "\n".join(calls), namespace)
     return capsys.readouterr().out

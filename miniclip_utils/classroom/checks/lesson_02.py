@@ -1,56 +1,42 @@
-"""Checks of lesson 02: sizes, BatchNorm, the residual block, receptive fields, patches, the class token, pooling."""
+"""Checks of lesson 02: BatchNorm, the residual block, the ResNet, receptive fields, one vector from a feature map."""
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import Function, exercise
+from ... import image_encoder
+from . import Function, NotSolved, examined, exercise, solved
 
 
-@exercise(
-    inputs=lambda: [(32, 2, 1, 0), (31, 3, 1, 1), (31, 2, 2, 0), (32, 4, 4, 0), (30, 7, 2, 3), (9, 5, 3, 1), (32, 3, 3, 0)],
-    mistakes={
-        "one place is missing: the kernel's first place counts too, so add 1 after dividing by the stride": (
-            lambda n, k, s, p: (n + 2 * p - k) // s
-        ),
-        "the padding is counted once: it lies on both sides": lambda n, k, s, p: (n + p - k) // s + 1,
-        "the padding is left out": lambda n, k, s, p: (n - k) // s + 1,
-        "the stride is left out": lambda n, k, s, p: n + 2 * p - k + 1,
-        "this is a fraction: a kernel that does not fit any more gives no place, so round down with //": (
-            lambda n, k, s, p: (n + 2 * p - k) / s + 1
-        ),
-        "this rounds up: a kernel that does not fit any more gives no place, so round down": (
-            lambda n, k, s, p: math.ceil((n + 2 * p - k) / s) + 1
-        ),
-        "this rounds to the nearest: a kernel that does not fit any more gives no place, so round down": (
-            lambda n, k, s, p: round((n + 2 * p - k) / s) + 1
-        ),
-        "add 1 after dividing by the stride, not before": lambda n, k, s, p: (n + 2 * p - k + 1) // s,
-        "the kernel is left out: it stops as soon as its far edge touches the border": lambda n, k, s, p: (n + 2 * p) // s,
-    },
-)
-def output_size(size: int, kernel_size: int, stride: int = 1, padding: int = 0) -> int:
-    image, kernel = torch.zeros(1, 1, size, size), torch.zeros(1, 1, kernel_size, kernel_size)
-    return F.conv2d(image, kernel, stride=stride, padding=padding).shape[-1]
-
-
-def draw_activations() -> dict[str, tuple[Tensor, Tensor, Tensor, bool]]:
+def draw_activations() -> dict[str, tuple[Tensor, Tensor, Tensor, bool, str]]:
     x = 2 * torch.randn(4, 3, 5, 2) + torch.tensor([1.0, -2.0, 0.5]).view(3, 1, 1)
+    many = 2 * torch.randn(64, 3, 16, 16) + torch.tensor([1.0, -2.0, 0.5]).view(3, 1, 1)  # so that n and n − 1 are alike
     mean, var = torch.randn(3), torch.rand(3) + 0.5
     return {
-        "with training=True": (x, mean, var, True),
-        "with training=False": (x, mean, var, False),
-        "where the variance is tiny": (x / 500, mean, var, True),  # not much larger than eps
+        "with training=True": (x, mean, var, True, "output"),
+        "with training=False": (x, mean, var, False, "output"),
+        "where the variance is tiny": (x / 500, mean, var, True, "output"),  # not much larger than eps
+        "after a batch in evaluation": (many, mean, var, False, "running"),
+        "after a batch in training": (many, mean, var, True, "running"),
     }
+
+
+def output_or_running(function: Function, x: Tensor, mean: Tensor, var: Tensor, training: bool, what: str) -> Any:
+    """What BatchNorm returns, or its running averages after it with momentum 0.2."""
+    if what == "output":
+        return solved(function(x, mean, var, training))
+    solved(function(x, mean, var, training, 0.2))
+    return {"running_mean": mean, "running_var": var}
 
 
 def from_statistics(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Function:
     """A formula of x, with the mean and the variance that BatchNorm takes."""
 
-    def normalize(x: Tensor, mean: Tensor, var: Tensor, training: bool) -> Tensor:
+    def normalize(x: Tensor, mean: Tensor, var: Tensor, training: bool, momentum: float = 0.1) -> Tensor:
         if training:
             return formula(x, x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), correction=0, keepdim=True))
         return formula(x, mean.view(3, 1, 1), var.view(3, 1, 1))
@@ -60,29 +46,66 @@ def from_statistics(formula: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Func
 
 def over(*dims: int, correction: int = 0) -> Function:
     """Right in evaluation; in training, with the statistics over some dimensions."""
-    return lambda x, mean, var, training: (
+    return lambda x, mean, var, training, momentum=0.1: (
         (x - x.mean(dims, keepdim=True)) / (x.var(dims, correction=correction, keepdim=True) + 1e-5).sqrt()
         if training
         else F.batch_norm(x, mean, var)
     )
 
 
+def updated(rule: Callable[[Tensor, Tensor, float], Tensor], always: bool = False) -> Function:
+    """The right output, and running averages by a rule of the old average, the batch's own and the momentum.
+
+    Args:
+        always: in evaluation too.
+    """
+
+    def normalize(x: Tensor, mean: Tensor, var: Tensor, training: bool, momentum: float = 0.1) -> Tensor:
+        out = F.batch_norm(x, mean.clone(), var.clone(), training=training)
+        if training or always:
+            mean.copy_(rule(mean, x.mean((0, 2, 3)), momentum))
+            var.copy_(rule(var, x.var((0, 2, 3)), momentum))
+        return out
+
+    return normalize
+
+
 @exercise(
     inputs=draw_activations,
     mistakes={
-        "these are the running statistics: in training, use the batch's own": lambda x, m, v, train: F.batch_norm(x, m, v),
+        "the running averages have changed: they change in training only": (
+            updated(lambda old, new, momentum: (1 - momentum) * old + momentum * new, always=True)
+        ),
+        "momentum weighs the wrong one: it is the weight of the new batch, and the old average keeps 1 − momentum": (
+            updated(lambda old, new, momentum: momentum * old + (1 - momentum) * new)
+        ),
+        "the running averages are as before: change the tensors themselves, since `running_mean = …` only gives the name "
+        "to a new tensor": updated(lambda old, new, momentum: old),
+        "the running averages are those of the last batch alone": updated(lambda old, new, momentum: new),
+        "the old average keeps its full weight: the two weights sum to 1": (
+            updated(lambda old, new, momentum: old + momentum * new)
+        ),
+        "the new batch gets its full weight: the two weights sum to 1": (
+            updated(lambda old, new, momentum: (1 - momentum) * old + new)
+        ),
+        "both have the same weight: the new batch has the weight momentum": updated(
+            lambda old, new, momentum: (old + new) / 2
+        ),
+        "these are the running statistics: in training, use the batch's own": (
+            lambda x, m, v, train, momentum=0.1: F.batch_norm(x, m, v)
+        ),
         "these are the batch's own statistics: use the running ones, which do not depend on an image's neighbours": (
-            lambda x, m, v, train: F.batch_norm(x, None, None, training=True)
+            lambda x, m, v, train, momentum=0.1: F.batch_norm(x, None, None, training=True)
         ),
         "each image is normalised by itself: one mean for a channel, over the images too, dim=(0, 2, 3)": over(2, 3),
-        "each place has its own mean: a channel has one for all its places, dim=(0, 2, 3)": over(0),
+        "each position has its own mean: a channel has one for all its positions, dim=(0, 2, 3)": over(0),
         "each image is normalised over all channels, as LayerNorm does: BatchNorm keeps channels apart": over(1, 2, 3),
         "all channels share one mean: BatchNorm keeps channels apart, dim=(0, 2, 3)": over(0, 1, 2, 3),
         "the variance divides by n − 1: BatchNorm divides by n, correction=0": over(0, 2, 3, correction=1),
         "the mean is not subtracted": from_statistics(lambda x, m, v: x / v.sqrt()),
         "you divide by the variance: divide by its square root": from_statistics(lambda x, m, v: (x - m) / v),
         "the mean is subtracted, but nothing is divided by the standard deviation": from_statistics(lambda x, m, v: x - m),
-        "nothing has changed: this is x itself": lambda x, m, v, train: x,
+        "nothing has changed: this is x itself": lambda x, m, v, train, momentum=0.1: x,
         "eps is missing, and a channel that is the same everywhere would give 0/0": (
             from_statistics(lambda x, m, v: (x - m) / v.sqrt())
         ),
@@ -90,42 +113,80 @@ def over(*dims: int, correction: int = 0) -> Function:
             from_statistics(lambda x, m, v: (x - m) / (v.sqrt() + 1e-5))
         ),
     },
+    outcome=output_or_running,
     tolerance=1e-3,
 )
-def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, training: bool) -> Tensor:
-    return F.batch_norm(x, running_mean.clone(), running_var.clone(), training=training)
+def batch_norm(x: Tensor, running_mean: Tensor, running_var: Tensor, training: bool, momentum: float = 0.1) -> Tensor:
+    return F.batch_norm(x, running_mean, running_var, training=training, momentum=momentum)
 
 
-Part = Callable[[Tensor], Tensor]
+def built(answer: Function, *sizes: Any) -> nn.Module:
+    """An answer's network in double precision, so that rounding tells nobody apart, with weights by their names.
+
+    Raises:
+        NotSolved: its `__init__` is still open.
+    """
+    module = solved(answer(*sizes))
+    if isinstance(module, nn.Module) and "_parameters" not in vars(module):
+        raise NotSolved
+    generator = torch.Generator().manual_seed(0)
+    weights = module.double().state_dict()
+    for name in sorted(weights):
+        if weights[name].is_floating_point():
+            drawn = torch.rand(weights[name].shape, generator=generator, dtype=torch.float64)
+            weights[name].copy_(drawn + 0.5 if name.endswith("running_var") else drawn - 0.4)
+    return module
 
 
-def draw_block() -> tuple[Tensor | nn.Module, ...]:
-    norm_1, norm_2 = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-    for norm in (norm_1, norm_2):  # so that they cannot stand in for each other
-        nn.init.uniform_(norm.weight, 0.5, 2)
-        nn.init.normal_(norm.bias)
-    conv_1, conv_2, shortcut = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(2, 3, 1)
-    return torch.randn(4, 2, 6, 6), conv_1, norm_1, conv_2, norm_2, shortcut, nn.MaxPool2d(2)
+def names_and_shapes(module: nn.Module) -> dict[str, list[int]]:
+    return {name: list(parameter.shape) for name, parameter in module.named_parameters()}
 
 
-def block(residual: str = "c1 pool n1 relu c2 n2", shortcut: str = "pool short", end: str = "relu") -> Function:
+def passed(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """What comes out in evaluation and in training, and the gradient that reaches the input."""
+    with torch.no_grad():
+        in_evaluation = solved(module.eval()(x.clone()))
+    x = x.clone().requires_grad_()
+    in_training = module.train()(x)
+    (gradient,) = torch.autograd.grad(in_training.square().sum(), x)
+    return {"in evaluation": in_evaluation, "in training": in_training, "the gradient of x": gradient}
+
+
+def block(residual: str = "c1 pool n1 relu c2 n2", shortcut: str = "pool short", end: str = "relu") -> type[nn.Module]:
     """The names of the parts that x passes on both ways, and of those after the sum."""
 
-    def out(x: Tensor, *parts: Part) -> Tensor:
-        named = dict(zip(("c1", "n1", "c2", "n2", "short", "pool"), parts, strict=True), relu=F.relu, zero=torch.zeros_like)
+    class Block(nn.Module):
+        def __init__(self, in_channels: int, out_channels: int, pool: bool = False):
+            super().__init__()
+            self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
+            self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+            self.norm_1 = nn.BatchNorm2d(out_channels)
+            self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+            self.norm_2 = nn.BatchNorm2d(out_channels)
+            same = in_channels == out_channels
+            self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
-        def passed(x: Tensor, way: str) -> Tensor:
-            for part in way.split():
-                x = named[part](x)
-            return x
+        def forward(self, x: Tensor) -> Tensor:
+            parts = {"c1": self.conv_1, "n1": self.norm_1, "c2": self.conv_2, "n2": self.norm_2}
+            parts |= {"short": self.shortcut, "pool": self.pool}
+            functions = parts | {"relu": F.relu, "zero": torch.zeros_like}
 
-        return passed(passed(x, residual) + passed(x, shortcut), end)
+            def walk(x: Tensor, way: str) -> Tensor:
+                for part in way.split():
+                    x = functions[part](x)
+                return x
 
-    return out
+            return walk(walk(x, residual) + walk(x, shortcut), end)
+
+    return Block
 
 
 @exercise(
-    inputs=draw_block,
+    inputs=lambda: [
+        (2, 3, True, torch.randn(4, 2, 6, 6, dtype=torch.float64)),
+        (3, 3, False, torch.randn(4, 3, 5, 5, dtype=torch.float64)),
+    ],
+    outcome=lambda answer, channels, width, pool, x: passed(built(answer, channels, width, pool), x),
     mistakes={
         "the shortcut is not added: this is two convolutions and no residual block": block(shortcut="pool short zero"),
         "neither the shortcut nor the last ReLU is there": block(shortcut="pool short zero", end=""),
@@ -134,6 +195,9 @@ def block(residual: str = "c1 pool n1 relu c2 n2", shortcut: str = "pool short",
         ),
         "each summand has its own ReLU: add first, then one ReLU": (
             block("c1 pool n1 relu c2 n2 relu", "pool short relu", "")
+        ),
+        "the residual has a ReLU of its own before the sum: a residual that cannot be negative can only add": (
+            block("c1 pool n1 relu c2 n2 relu")
         ),
         "the last ReLU is missing: it follows the sum": block(end=""),
         "the ReLU between the convolutions is missing: two linear layers in a row are one": block("c1 pool n1 c2 n2"),
@@ -147,10 +211,117 @@ def block(residual: str = "c1 pool n1 relu c2 n2", shortcut: str = "pool short",
         "the shortcut pools after its 1×1 convolution: pool first, which leaves it a quarter of the work": (
             block(shortcut="short pool")
         ),
+        "the shortcut does not pool, so that the two sizes differ": block(shortcut="short"),
+        "the shortcut leaves out `shortcut`, so that the two numbers of channels differ": block(shortcut="pool"),
     },
+    package=image_encoder.ResidualBlock,
 )
-def residual_block(x: Tensor, conv_1: Part, norm_1: Part, conv_2: Part, norm_2: Part, shortcut: Part, pool: Part) -> Tensor:
-    return block()(x, conv_1, norm_1, conv_2, norm_2, shortcut, pool)
+def ResidualBlock(in_channels: int, out_channels: int, pool: bool = False) -> nn.Module:
+    return block()(in_channels, out_channels, pool)
+
+
+def average(x: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+def resnet(
+    pools: Callable[[int], bool] = lambda index: index == 0,
+    count: Callable[[int], int] = lambda depth: depth,
+    carried: bool = True,
+    container: Callable[..., Any] = nn.Sequential,
+    stem: Callable[[int], nn.Module] = lambda width: nn.Conv2d(3, width, 2, bias=False),
+    after_stem: Function = F.relu,
+    end: Function = average,
+    width_of: Callable[[int, tuple[int, ...]], int] = lambda stem_width, widths: widths[-1],
+    without_init: bool = False,
+) -> Function:
+    """A ResNet, right but for what is chosen otherwise."""
+
+    class Network(nn.Module):
+        def __init__(self, stem_width: int, widths: tuple[int, ...], blocks: tuple[int, ...]):
+            if not without_init:
+                super().__init__()
+            self.width = width_of(stem_width, widths)
+            self.stem = stem(stem_width)
+            stages, channels = [], stem_width
+            for width, depth in zip(widths, blocks, strict=True):
+                made, reads = [], channels
+                for index in range(count(depth)):
+                    made.append(block()(reads, width, pools(index)))
+                    reads = width
+                stages.append(nn.Sequential(*made))
+                channels = width if carried else channels
+            self.stages = container(*stages)
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = after_stem(self.stem(images))
+            for stage in self.stages:
+                x = stage(x)
+            return end(x)
+
+    return lambda stem_width, widths, blocks: Network(stem_width, widths, blocks)
+
+
+def names_map_and_features(
+    answer: Function, stem_width: int, widths: tuple[int, ...], blocks: tuple[int, ...], images: Tensor
+) -> Any:
+    module = built(answer, stem_width, widths, blocks)
+    found = {"parameters": names_and_shapes(module), "width": module.width, **passed(module, images)}
+    with torch.no_grad():
+        found["stages of the stem's output"] = module.stages(module.stem(images).relu())
+    return found
+
+
+@exercise(
+    inputs=lambda: [
+        (4, (6, 8), (2, 1), torch.randn(3, 3, 16, 16, dtype=torch.float64)),
+        (2, (3, 3, 5), (1, 3, 2), torch.randn(2, 3, 20, 24, dtype=torch.float64)),
+    ],
+    outcome=names_map_and_features,
+    mistakes={
+        "every block pools: only the first of a stage halves height and width": resnet(pools=lambda index: True),
+        "no block pools: the first of each stage halves height and width": resnet(pools=lambda index: False),
+        "`blocks` is not used: each stage has one block": resnet(count=lambda depth: 1),
+        "each stage has one block too many: the first one counts too": resnet(count=lambda depth: depth + 1),
+        "the channels are not carried on: a stage reads what the one before it gave": resnet(carried=False),
+        "the ReLU after the stem is missing": resnet(after_stem=lambda x: x),
+        "the stem has a bias: it has none": resnet(stem=lambda width: nn.Conv2d(3, width, 2)),
+        "the stem pads: it has no padding, so that 32 pixels become 31": (
+            resnet(stem=lambda width: nn.Conv2d(3, width, 2, padding=1, bias=False))
+        ),
+        "the stem's kernel is 3×3: it is 2×2": resnet(stem=lambda width: nn.Conv2d(3, width, 3, bias=False)),
+        "this is the sum over the positions: take their mean, which does not grow with the image": (
+            resnet(end=lambda x: x.sum(dim=(2, 3)))
+        ),
+        "this is the largest value of each channel: take the mean over the positions": (
+            resnet(end=lambda x: x.amax(dim=(2, 3)))
+        ),
+        "this is the feature map: its mean over the positions is still to come": resnet(end=lambda x: x),
+        "the mean is over the channels, dim=1: average over height and width, dim=(2, 3)": resnet(
+            end=lambda x: x.mean(dim=1)
+        ),
+        "height and width are still there, with size 1: the result is (N, C), so keepdim=False": (
+            resnet(end=lambda x: x.mean(dim=(2, 3), keepdim=True))
+        ),
+        "the feature map is flattened: take the mean over the positions": resnet(end=lambda x: x.flatten(1)),
+        "`width` is that of the first stage: it is the dimension of what comes out, the last one": (
+            resnet(width_of=lambda stem_width, widths: widths[0])
+        ),
+        "`width` is that of the stem: it is the dimension of what comes out, the last of widths": (
+            resnet(width_of=lambda stem_width, widths: stem_width)
+        ),
+        "the stages are a plain list, whose parameters nobody finds: make it an nn.Sequential": (
+            resnet(container=lambda *stages: list(stages))
+        ),
+        "the stages are an nn.ModuleList, which cannot be called: make it an nn.Sequential": (
+            resnet(container=lambda *stages: nn.ModuleList(stages))
+        ),
+        "super().__init__() is missing, the first line of any module": resnet(without_init=True),
+    },
+    package=image_encoder.ResNet,
+)
+def ResNet(stem_width: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> nn.Module:
+    return resnet()(stem_width, widths, blocks)
 
 
 def walk(grow: Callable[[int, int, int], int], start: int = 1) -> Function:
@@ -183,7 +354,7 @@ def strides_added(layers: list[tuple[int, int]]) -> int:
         ([(5, 2), (3, 3), (3, 2), (2, 1)],),
     ],
     mistakes={
-        "the strides are left out: behind a stride of 2, neighbours lie 2 pixels apart": walk(lambda k, s, d: k - 1),
+        "the strides are left out: after a stride of 2, neighbours lie 2 pixels apart": walk(lambda k, s, d: k - 1),
         "a layer's own stride is counted too early: it spreads only the layers after it": (
             walk(lambda k, s, d: (k - 1) * d * s)
         ),
@@ -191,7 +362,7 @@ def strides_added(layers: list[tuple[int, int]]) -> int:
             walk(lambda k, s, d: (k - 1) * s)
         ),
         "the strides are added up: they multiply": strides_added,
-        "the whole kernel is added each time: its first place was there already, so add kernel_size − 1": (
+        "the whole kernel is added each time: its first position was there already, so add kernel_size − 1": (
             walk(lambda k, s, d: k * d, start=0)
         ),
         "the whole kernel is added each time: a kernel of size k reaches over k − 1 steps": walk(lambda k, s, d: k * d),
@@ -211,92 +382,63 @@ def receptive_field(layers: list[tuple[int, int]]) -> int:
     return int(gradient.count_nonzero())
 
 
-def cut(order: str, shape: tuple[int, ...] = (2, 6, 12)) -> Function:
-    """Splits images into n, c, r (rows of patches), y, q (columns of patches), x; then permutes and reshapes."""
-    return lambda images, p: torch.einsum(f"ncryqx->{order}", images.view(2, 3, 2, p, 3, p)).reshape(shape)
+def largest(feature_map: Tensor) -> Tensor:
+    return feature_map.amax(dim=(2, 3))
 
 
-@exercise(
-    inputs=lambda: (torch.randn(2, 3, 4, 6), 2),
+def ignored_position(answer: Function, feature_map: Tensor) -> bool:
+    """Whether there is a position that the vector of the first image never depends on."""
+    before = answer(feature_map.clone())[0]
+    for row in range(feature_map.shape[2]):
+        for column in range(feature_map.shape[3]):
+            changed = feature_map.clone()
+            changed[0, ::2, row, column], changed[0, 1::2, row, column] = 10, 0  # a largest and a smallest value
+            if torch.allclose(answer(changed)[0], before):
+                return True
+    return False
+
+
+@examined(
+    right=largest,
     mistakes={
-        "a reshape alone cuts across the patches: split both sides, then permute": cut("ncryqx"),
-        "each patch is a column: make it a row, (N, patches, C·p·p)": lambda images, p: F.unfold(images, p, stride=p),
-        "within a patch the channels come last: keep them in front, as a convolution's weight has them": cut("nrqyxc"),
-        "the patches run down the columns: count them row by row, as we read": cut("nqrcyx"),
-        "within a patch, rows and columns are swapped": cut("nrqcxy"),
-        "each channel is cut by itself: a patch holds all its channels": cut("ncrqyx", shape=(2, 18, 4)),
-        "the images run together: keep N as the first dimension": cut("nrqcyx", shape=(12, 12)),
+        "this is the mean, which the tower has already": average,
+        "this is a multiple of the mean": lambda x: x.sum(dim=(2, 3)),
+        "a single image gives the shape (16,)": lambda x: largest(x).squeeze(),
+        "its shape is (6, 16, 1, 1), and should be (6, 16)": lambda x: x.amax(dim=(2, 3), keepdim=True),
+        "its shape is (6, 144), and should be (6, 16)": lambda x: x.flatten(1),
+        "its shape is (6, 16, 3), and should be (6, 16)": lambda x: x.amax(dim=2),
+        "its shape is (6, 3, 3), and should be (6, 16)": lambda x: x.amax(dim=1),
+        "there is a position that the result does not depend on": lambda x: x[:, :, -1, -1],
+        "an image's vector depends on the other images": lambda x: largest(x) - largest(x).mean(dim=0),
+        "no gradient reaches the feature map": lambda x: largest(x.detach()),
+        "one number is not finite": lambda x: x.log().mean(dim=(2, 3)),
     },
 )
-def patchify(images: Tensor, patch_size: int) -> Tensor:
-    return F.unfold(images, patch_size, stride=patch_size).mT
-
-
-def in_front(class_token: Tensor, patches: Tensor) -> Tensor:
-    return torch.stack([torch.vstack([class_token, image]) for image in patches])
-
-
-@exercise(
-    inputs=lambda: (torch.randn(2, 5, 4), torch.randn(4), torch.randn(6, 4)),
-    mistakes={
-        "the class token stands at the end: put it in front, where the model will look for it": (
-            lambda x, t, p: in_front(t, x).roll(-1, dims=1) + p
-        ),
-        "the positional embedding is missing: without it the patches have no order": lambda x, t, p: in_front(t, x),
-        "the class token is missing": lambda x, t, p: x + p[1:],
-        "the class token has no place added: all P + 1 tokens get one": lambda x, t, p: in_front(t, x + p[1:]),
-        "the places are shifted: the first row of positional_embedding is the class token's": (
-            lambda x, t, p: in_front(t, x) + p.roll(1, dims=0)
-        ),
-        "the positional embedding is multiplied: add it": lambda x, t, p: in_front(t, x) * p,
-        "the class token is added to each patch: it is a token of its own, so concatenate": lambda x, t, p: x + t,
-    },
-)
-def add_class_token(patches: Tensor, class_token: Tensor, positional_embedding: Tensor) -> Tensor:
-    return in_front(class_token, patches) + positional_embedding
-
-
-def places_of(x: Tensor) -> Tensor:
-    """(N, C, H, W) → (N, H·W, C)."""
-    return x.flatten(2).mT
-
-
-def mean(x: Tensor) -> Tensor:
-    return x.mean(dim=(2, 3))
-
-
-def scores(x: Tensor) -> Tensor:
-    """(N, C, H, W) → (N, 1, H·W)."""
-    return mean(x)[:, None] @ places_of(x).mT / math.sqrt(x.shape[1])
-
-
-def attend(query: Callable[[Tensor], Tensor] = mean, scale: float | None = None, values: Function = places_of) -> Function:
-    """torch's own attention, by default with scale 1/√C, of a query (N, C) over all places."""
-    return lambda x: F.scaled_dot_product_attention(query(x)[:, None], values(x), values(x), scale=scale).squeeze(1)
-
-
-@exercise(
-    inputs=lambda: (torch.randn(3, 8, 2, 3),),
-    mistakes={
-        "all places weigh the same: this is the plain mean, which is only the query": mean,
-        "the scores are not divided by √C: without it, long vectors make the softmax pick one place": attend(scale=1),
-        "the scores are divided by C: divide by its square root": attend(scale=1 / 8),
-        "the softmax runs over the wrong dimension: the weights of one image's places sum to 1": (
-            lambda x: (scores(x).softmax(dim=0) @ places_of(x)).squeeze(1)
-        ),
-        "this is the sum of all places: a softmax over a dimension of size 1 gives 1, so take the last one": (
-            lambda x: x.sum(dim=(2, 3))
-        ),
-        "the mean is among the keys and values too, as in CLIP: here they are the places alone": (
-            attend(values=lambda x: torch.cat([mean(x)[:, None], places_of(x)], dim=1))
-        ),
-        "the softmax is missing: scores can be negative and sum to anything": lambda x: (scores(x) @ places_of(x))[:, 0],
-        "the query is the first place: it is the mean of all of them": attend(lambda x: x[..., 0, 0]),
-        "the query is the largest value of each channel: it is their mean": attend(lambda x: x.amax(dim=(2, 3))),
-        "the weighted places are averaged: the weights sum to 1 already, so add them up": lambda x: attend()(x) / 6,
-        "these are the weights: use them to add up the places": lambda x: scores(x).softmax(dim=-1).squeeze(1),
-        "there is one dimension too many: one query gives one vector, (N, C)": lambda x: attend()(x)[:, None],
-    },
-)
-def attention_pool(x: Tensor) -> Tensor:
-    return attend()(x)
+def one_vector(answer: Function) -> str | None:
+    """Any way from a feature map to one vector, but for the mean."""
+    for height, width in ((3, 3), (1, 1), (2, 5)):
+        feature_map = torch.rand(6, 16, height, width).requires_grad_()
+        out = solved(answer(feature_map))
+        if not isinstance(out, Tensor):
+            return f"it is of type {type(out).__name__}: return a tensor"
+        if out.shape != (6, 16):
+            return f"its shape is {tuple(out.shape)}, and should be (6, 16), for a feature map {tuple(feature_map.shape)}"
+        if not out.requires_grad:
+            return "no gradient reaches the feature map, so the tower could not learn"
+        with torch.no_grad():
+            if not answer(F.relu(feature_map - 0.5)).isfinite().all():
+                return f"one number is not finite, for a feature map {tuple(feature_map.shape)} with zeros in it"
+            alone = answer(feature_map[:1].clone())
+            if alone.shape != (1, 16):
+                return f"a single image gives the shape {tuple(alone.shape)}, and should give (1, 16)"
+            if not torch.allclose(alone[0], out[0], atol=1e-5):
+                return "an image's vector depends on the other images in the batch"
+            if height * width > 1 and torch.allclose(out, average(feature_map), atol=1e-5):
+                return "this is the mean, which the tower has already: try another way"
+            if height * width > 1 and torch.allclose(F.normalize(out), F.normalize(average(feature_map)), atol=1e-5):
+                return "this is a multiple of the mean, and nothing new once features are normalised: try another way"
+            if ignored_position(answer, feature_map.detach()):
+                return (
+                    f"there is a position that the result does not depend on, for a feature map {tuple(feature_map.shape)}"
+                )
+    return None
