@@ -18,14 +18,14 @@ SIDE, LEFT, TOP = 50, 78, 112  # of a cell; of a matrix in its panel
 
 def matrix(ax, x, values, form):
     """Queries are rows, keys are columns; the row that the third panel goes on with is framed."""
-    text(ax, x + LEFT + 1.5 * SIDE, TOP - 40, "keys: who is looked at", 12, GRAY)
+    text(ax, x + LEFT + 1.5 * SIDE, TOP - 40, "keys: what is attended to", 12, GRAY)
     for j, token in enumerate(TOKENS):
         text(ax, x + LEFT + (j + 0.5) * SIDE, TOP - 14, token, 12.5, shade(TEXT))
         text(ax, x + LEFT - 10, TOP + (j + 0.5) * SIDE, token, 12.5, shade(TEXT), ha="right", va="center")
         for k in range(3):
             share = values[j, k] / values.max()
             cell(ax, x + LEFT + k * SIDE, TOP + j * SIDE, SIDE, SIDE, tint(TEXT, 0.06 + 0.6 * share), form % values[j, k])
-    text(ax, x + 18, TOP + 1.5 * SIDE, "queries: who looks", 12, GRAY, rotation=90, va="center")
+    text(ax, x + 18, TOP + 1.5 * SIDE, "queries: what attends", 12, GRAY, rotation=90, va="center")
     frame(ax, x + LEFT, TOP + 2 * SIDE, 3 * SIDE, SIDE, MATCH)
 
 
@@ -34,7 +34,7 @@ for x, number, title in [(8, 1, "Scores: q · k / √4"), (274, 2, "Weights: sof
     panel(ax, x, 8, 252, 320, number, title)
 
 matrix(ax, 8, SCORES, "%d")
-text(ax, 134, 290, "“circle” looks for a colour:\nits query fits the key of “red”", 12, GRAY, linespacing=1.5)
+text(ax, 134, 290, "the query of “circle” fits\nthe key of “red”", 12, GRAY, linespacing=1.5)
 matrix(ax, 274, WEIGHTS, "%.2f")
 text(ax, 400, 290, "each row adds up to 1", 12, GRAY)
 arrow(ax, (236, 237), (271, 237))

@@ -16,8 +16,8 @@ def plus(ax, x):
 
 
 ax = canvas(262)
-panel(ax, 84, 8, 312, 246, 1, "Tokens look at each other")
-panel(ax, 404, 8, 312, 246, 2, "Each token thinks for itself")
+panel(ax, 84, 8, 312, 246, 1, "Tokens exchange information")
+panel(ax, 404, 8, 312, 246, 2, "Each token by itself")
 
 text(ax, 34, MIDDLE - 12, "x", 15, INK, style="italic")
 text(ax, 34, MIDDLE + 14, "(N, L, w)", 11, GRAY)

@@ -13,7 +13,7 @@ def tower(ax, x, number, title, tokens, sees, read, words):
     """A mask as a picture, its queries as rows; the row that becomes the feature is framed."""
     panel(ax, x, 8, 385, 446, number, title)
     left = x + 82
-    text(ax, left + len(tokens) * SIDE / 2, 68, "keys: who is looked at", 12, GRAY)
+    text(ax, left + len(tokens) * SIDE / 2, 68, "keys: what is attended to", 12, GRAY)
     for i, token in enumerate(tokens):
         color = GRAY if token == "[PAD]" else shade(TEXT)
         weight = "bold" if i == read else "normal"
@@ -39,7 +39,7 @@ tower(
     with_cls,
     lambda i, j: with_cls[j] != "[PAD]",
     0,
-    "A trainable vector in front reads every word.\nThe mask hides only the padding.",
+    "A trainable vector in front sees every word.\nThe mask hides only the padding.",
 )
 tower(
     ax,
