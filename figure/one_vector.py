@@ -6,9 +6,9 @@ Run it as `python figure/one_vector.py`.
 import numpy as np
 from style import EDGE, GRAY, IMAGE, LINE, MATCH, PANEL, arrow, box, canvas, cell, rounded, save, shade, text, tint, vector
 
-SIDE = 34  # of a place of the feature map
+SIDE = 34  # of a position of the feature map
 rng = np.random.default_rng(2)
-STRENGTH = np.array([[0.06, 0.1, 0.06], [0.12, 0.75, 0.45], [0.06, 0.3, 0.12]])  # how strongly the query looks at each place
+STRENGTH = np.array([[0.06, 0.1, 0.06], [0.12, 0.75, 0.45], [0.06, 0.3, 0.12]])  # weight of each position
 
 
 def way(ax, x, title, where):
@@ -31,14 +31,14 @@ def result(ax, x, words):
 
 
 def mean(ax, x):
-    """All places count the same."""
+    """All positions count the same."""
     way(ax, x, "mean", "the course's ResNet")
     feature_map(ax, x + 75, 78, np.full((3, 3), 0.4))
-    text(ax, x + 126, 194, "3×3 places, $C$ channels", 12, GRAY)
+    text(ax, x + 126, 194, "3×3 positions, $C$ channels", 12, GRAY)
     arrow(ax, (x + 126, 206), (x + 126, 236))
     box(ax, x + 61, 238, 130, 34, IMAGE, "sum / 9", 13)
     arrow(ax, (x + 126, 274), (x + 126, 312))
-    result(ax, x, "all places weigh the same")
+    result(ax, x, "all positions weigh the same")
 
 
 def class_token(ax, x):
@@ -60,7 +60,7 @@ def class_token(ax, x):
 
 
 def attention_pooling(ax, x):
-    """The mean asks, the places answer."""
+    """The mean is the query, the positions are keys and values."""
     way(ax, x, "attention pooling", "CLIP's ResNets")
     feature_map(ax, x + 130, 78, STRENGTH)
     text(ax, x + 181, 194, "keys and values", 12, GRAY)

@@ -24,15 +24,15 @@ def image(ax):
         ax.plot([LEFT, LEFT + SIDE], [TOP + i * step] * 2, color="white", linewidth=1, zorder=2)
     for index in PATCHES.values():
         frame(ax, LEFT + index % GRID * step, TOP + index // GRID * step, step, step, IMAGE)
-    text(ax, LEFT + SIDE / 2, TOP + SIDE + 18, "32×32 pixels, 8×8 patches", 12, GRAY)
+    text(ax, LEFT + SIDE / 2, TOP + SIDE + 18, "32×32 pixels, cut into 64 patches", 12, GRAY)
 
 
 def tokens(ax):
-    """Each patch is flattened, multiplied by one matrix, and told its place."""
+    """Each patch is flattened, multiplied by one matrix, and given a positional embedding."""
     for x, width, words in [
         (NUMBERS, 136, "flattened"),
         (TOKENS, 76, "tokens"),
-        (PLACES, 76, "places"),
+        (PLACES, 76, "positions"),
         (SUM, 96, "into the blocks"),
     ]:
         text(ax, x + width / 2, 18, words, 12, GRAY)
@@ -54,7 +54,7 @@ def tokens(ax):
 
 
 def token(ax, y, color):
-    """One row: the token, its place, their sum."""
+    """One row: the token, its positional embedding, their sum."""
     vector(ax, TOKENS, y, 76, 18, rng.random(8), color)
     text(ax, (TOKENS + 76 + PLACES) / 2, y + 9, "+", 15, va="center")
     vector(ax, PLACES, y, 76, 18, rng.random(8), LINE)

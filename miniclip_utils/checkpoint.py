@@ -60,7 +60,7 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
     """Loads a run, ready to use: in evaluation mode, on `device`.
 
     Args:
-        run: "shapes" or "cifar10" for the weights that come with the course, or a folder that training wrote,
+        run: "shapes", "shapes-vit" or "cifar10" for the weights that come with the course, or a folder that training wrote,
             finished or not.
 
     Raises:

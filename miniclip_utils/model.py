@@ -48,7 +48,7 @@ class ModelConfig:
 PRESETS = {
     "small": ModelConfig(),
     "medium": ModelConfig(resnet_stem_width=24, resnet_widths=(64, 256, 256)),
-    "vit-small": ModelConfig(image_tower="vit"),
+    "vit-small": ModelConfig(image_tower="vit", vit_width=64, vit_layers=3),
 }
 
 

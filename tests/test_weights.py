@@ -12,23 +12,24 @@ ARCHIVE = os.environ.get("MINICLIP_TEST_ARCHIVE")
 
 
 def test_they_are_there_and_small():
-    assert bundled_runs() == ["cifar10", "shapes"]
+    assert bundled_runs() == ["cifar10", "shapes", "shapes-vit"]
     files = {"model.safetensors", "config.json", "log.jsonl", "metrics.json", "README.md"}
     for name in bundled_runs():
         assert {path.name for path in (WEIGHTS_FOLDER / name).iterdir()} == files
-    assert sum(path.stat().st_size for path in WEIGHTS_FOLDER.rglob("*.*")) <= 12_000_000
+    assert sum(path.stat().st_size for path in WEIGHTS_FOLDER.rglob("*.*")) <= 13_000_000
 
 
-@pytest.mark.parametrize("name", ["cifar10", "shapes"])
+@pytest.mark.parametrize("name", ["cifar10", "shapes", "shapes-vit"])
 def test_they_say_how_they_were_made(name):
     metrics = load_run(name).metrics
     assert metrics["command"].startswith("python -m miniclip_utils.train --dataset ")
     assert metrics["versions"]["torch"] and metrics["device"] and metrics["seed"] == 0
 
 
-@pytest.mark.parametrize("split, key, least", [("test", "top1", 0.97), ("held_out", "held_out_top1", 0.95)])
-def test_shapes_reach_their_figures(split, key, least):
-    run = load_run("shapes")
+@pytest.mark.parametrize("name, least", [("shapes", 0.95), ("shapes-vit", 0.9)])
+@pytest.mark.parametrize("split, key", [("test", "top1"), ("held_out", "held_out_top1")])
+def test_shapes_reach_their_figures(name, least, split, key):
+    run = load_run(name)
     accuracy = zero_shot_accuracy(run, load_dataset("shapes", split))
     assert accuracy >= least
     assert accuracy == pytest.approx(run.metrics[key], abs=0.002)
