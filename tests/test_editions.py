@@ -187,7 +187,7 @@ def graded(tmp_path_factory):
     lesson = read(ROOT / f"notebooks/{name}.ipynb")
     kept = [editions.is_exercise(cell) or "as check" in cell.source or cell.cell_type == "markdown" for cell in lesson.cells]
     lesson.cells = [cell for cell, keep in zip(lesson.cells, kept, strict=True) if keep]
-    source = editions.nbgrader_edition(lesson, "04")
+    source = editions.nbgrader_edition(lesson, "05")
     files = {f"source/{name}/{name}.ipynb": nbformat.writes(source).encode()}
     editions.write_unless_edited({**files, "nbgrader_config.py": editions.NBGRADER_CONFIG.encode()}, course)
 
