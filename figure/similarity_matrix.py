@@ -4,11 +4,11 @@ Run it as `python figure/similarity_matrix.py`.
 """
 
 import numpy as np
-from style import GRAY, IMAGE, MATCH, OTHER, TEXT, arrow, canvas, cell, frame, panel, save, shade, text, tint
+from style import GRAY, IMAGE, MATCH, OTHER, TEXT, canvas, cell, frame, panel, save, shade, text, tint
 
 WEIGHTS = np.array([[6, 1, 1], [2, 4, 2], [1, 1, 2]])  # exp(logits): small whole numbers, so that fractions stay readable
-SIDE, TOP = 52, 92
-LEFT, MIDDLE, RIGHT = 62, 322, 582  # left edges of the three matrices
+SIDE, TOP, WIDTH = 52, 92, 252  # of a cell; above the matrices; of a panel
+PANELS = [8, 274, 540]  # left edges, in reading order
 LENGTH = len(WEIGHTS) * SIDE
 
 
@@ -21,33 +21,30 @@ def matrix(ax, x, label):
             cell(ax, x + j * SIDE, TOP + i * SIDE, SIDE, SIDE, tint(MATCH, 0.6) if i == j else OTHER, label(i, j))
 
 
-def cross_entropy(axis):
-    return -np.log(np.diag(WEIGHTS / WEIGHTS.sum(axis=axis, keepdims=True))).mean()
-
-
-ax = canvas(372)
+ax = canvas(430)
 rows, columns = WEIGHTS.sum(axis=1), WEIGHTS.sum(axis=0)
-for number, (x, title) in enumerate([(8, "Image → text"), (276, "exp(logits)"), (536, "Text → image")], start=1):
-    panel(ax, x, 8, 252 if number != 2 else 248, 356, {1: 2, 2: 1, 3: 3}[number], title)
-matrix(ax, MIDDLE, lambda i, j: f"{WEIGHTS[i, j]}")
-matrix(ax, LEFT, lambda i, j: f"{WEIGHTS[i, j]}/{rows[i]}")
-matrix(ax, RIGHT, lambda i, j: f"{WEIGHTS[i, j]}/{columns[j]}")
-frame(ax, LEFT, TOP + SIDE, LENGTH, SIDE, IMAGE)
-frame(ax, RIGHT + SIDE, TOP, SIDE, LENGTH, TEXT)
-middle = TOP + LENGTH / 2
-arrow(ax, (MIDDLE - 34, middle), (LEFT + LENGTH + 6, middle))
-arrow(ax, (MIDDLE + LENGTH + 6, middle), (RIGHT - 34, middle))
+for number, (x, title) in enumerate(zip(PANELS, ["exp(logits)", "Image → text", "Text → image"], strict=True), start=1):
+    panel(ax, x, 8, WIDTH, 350, number, title)
+panel(ax, PANELS[0], 372, PANELS[2] + WIDTH - PANELS[0], 44, 4, "Loss: the mean of both directions")
+lefts = [x + (WIDTH - LENGTH) / 2 + 8 for x in PANELS]  # 8 to the right: the row names stand on the left
+matrix(ax, lefts[0], lambda i, j: f"{WEIGHTS[i, j]}")
+matrix(ax, lefts[1], lambda i, j: f"{WEIGHTS[i, j]}/{rows[i]}")
+matrix(ax, lefts[2], lambda i, j: f"{WEIGHTS[i, j]}/{columns[j]}")
+frame(ax, lefts[1], TOP + SIDE, LENGTH, SIDE, IMAGE)
+frame(ax, lefts[2] + SIDE, TOP, SIDE, LENGTH, TEXT)
+
 bottom = TOP + LENGTH + 26
-text(ax, LEFT + LENGTH / 2, bottom, "each row divided by its sum", 12, shade(IMAGE))
-text(ax, MIDDLE + LENGTH / 2, bottom, "true pairs in green", 12, GRAY)
-text(ax, RIGHT + LENGTH / 2, bottom, "each column divided by its sum", 12, shade(TEXT))
-diagonal = "−(ln %d/%d + ln %d/%d + ln %d/%d) / 3"
-for x, sums in [(LEFT, rows), (RIGHT, columns)]:
-    numbers = [number for i in range(3) for number in (WEIGHTS[i, i], sums[i])]
-    text(ax, x + LENGTH / 2, bottom + 38, diagonal % tuple(numbers), 12.5)
-for x, value in [(LEFT, cross_entropy(1)), (RIGHT, cross_entropy(0))]:
-    text(ax, x + LENGTH / 2, bottom + 72, f"= {value:.3f}", 14)
-text(ax, MIDDLE + LENGTH / 2, bottom + 38, "loss: mean of both", 12.5)
-loss = (cross_entropy(1) + cross_entropy(0)) / 2
-text(ax, MIDDLE + LENGTH / 2, bottom + 72, f"{loss:.3f}", 14, weight="bold")
+words = [("true pairs in green", GRAY), ("each row divided by its sum", shade(IMAGE))]
+for left, (line, color) in zip(lefts, [*words, ("each column divided by its sum", shade(TEXT))], strict=True):
+    text(ax, left + LENGTH / 2, bottom, line, 12, color)
+costs = []
+for x, sums in zip(PANELS[1:], [rows, columns], strict=True):
+    costs.append(-np.log(np.diag(WEIGHTS) / sums).mean())
+    terms = " + ".join(f"ln {own}/{whole}" for own, whole in zip(np.diag(WEIGHTS), sums, strict=True))
+    text(ax, x + WIDTH / 2, bottom + 32, f"−({terms}) / 3", 12.5)
+    text(ax, x + WIDTH / 2, bottom + 60, f"= {costs[-1]:.3f}", 14)
+image_to_text, text_to_image = costs
+words = f"({image_to_text:.3f} + {text_to_image:.3f}) / 2 = "
+text(ax, PANELS[2], 394, words, 14, ha="right")
+text(ax, PANELS[2], 394, f"{(image_to_text + text_to_image) / 2:.3f}", 14, ha="left", weight="bold")
 save(ax, __file__, "The loss of three pairs, by rows and by columns")
