@@ -33,6 +33,7 @@ class TextTransformer(nn.Module):
         activation: type[nn.Module] = nn.GELU,
     ):
         super().__init__()
+        self.width = width
         self.eos = eos
         self.token_embedding = nn.Embedding(vocab_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, width))

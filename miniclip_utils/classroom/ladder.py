@@ -1,7 +1,7 @@
 """The ladder: one short training, in which the lessons replace one part after the other.
 
 The first rung is the crude CLIP of lesson 00. Each further rung keeps the parts of the rungs below it and changes one.
-All train alike: one pass over the 20,000 drawings, in batches of 128.
+All train alike: 125 batches of 128 drawings.
 """
 
 import json
@@ -60,16 +60,16 @@ class CLIP(nn.Module):
 
     Args:
         image_encoder, text_encoder: towers with a `width`, the dimension of their features.
-        learned_scale: train the scale, from 1 / 0.07 on, as CLIP does; without, it stays 1.
+        scale: multiplies the cosines; lesson 05 says why 1 / 0.07.
+        learned_scale: train it from there, as CLIP does.
     """
 
-    def __init__(self, image_encoder, text_encoder, learned_scale=False):
+    def __init__(self, image_encoder, text_encoder, scale=1 / 0.07, learned_scale=False):
         super().__init__()
         self.image_encoder, self.text_encoder = image_encoder, text_encoder
         self.image_projection = nn.Linear(image_encoder.width, 128, bias=False)
         self.text_projection = nn.Linear(text_encoder.width, 128, bias=False)
-        scale = torch.tensor(1 / 0.07 if learned_scale else 1.0)
-        self.logit_scale = nn.Parameter(scale.log(), requires_grad=learned_scale)
+        self.logit_scale = nn.Parameter(torch.tensor(scale).log(), requires_grad=learned_scale)
 
     def encode_image(self, images):
         return self.image_projection(self.image_encoder(images))
@@ -78,14 +78,17 @@ class CLIP(nn.Module):
         return self.text_projection(self.text_encoder(tokens))
 
 
-def train(model, batches, caption_tokens, loss_function, learning_rate=3e-3):
+def train(model, batches, caption_tokens, loss_function):
     """One pass over batches of normalised images (B, 3, H, W) and labels int64 (B,), each pair in a random wording.
+
+    The learning rate rises for three tenths of the steps and then falls to zero.
 
     Args:
         caption_tokens: int64 (classes, templates, L).
         loss_function: see `Rung.loss`.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=len(batches))
     for images, labels in batches:
         template = torch.randint(caption_tokens.shape[1], labels.shape)
         image_features = F.normalize(model.encode_image(images), dim=-1)
@@ -94,6 +97,7 @@ def train(model, batches, caption_tokens, loss_function, learning_rate=3e-3):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
 
 
 def diagonal_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, labels: Tensor) -> Tensor:
@@ -109,7 +113,7 @@ class Rung:
         templates: captions are class names in one of these, drawn for each pair.
         image_encoder: makes the image tower.
         text_encoder: makes the text tower, from the size of the vocabulary and the tokens in a caption.
-        learned_scale: see `CLIP`.
+        scale, learned_scale: see `CLIP`.
         loss: of L2-normalised image and text features (N, D), the scale, and labels int64 (N,); returns a scalar.
         train_epoch: the training of lesson 07, with the loss and the scale of the package, in place of `train`.
     """
@@ -117,6 +121,7 @@ class Rung:
     templates: Sequence[str] = ("{}",)
     image_encoder: Callable[[], nn.Module] = ConvNet
     text_encoder: Callable[[int, int], nn.Module] = lambda vocab_size, context_length: BagOfWords(vocab_size)
+    scale: float = 1 / 0.07
     learned_scale: bool = False
     loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] = diagonal_loss
     train_epoch: Callable[..., Iterable] | None = None
@@ -129,8 +134,9 @@ RESNET = replace(SENTENCES, image_encoder=lambda: ResNet(SMALL.resnet_stem_width
 TRANSFORMER = replace(
     RESNET, text_encoder=lambda vocab_size, context_length: TextTransformer(vocab_size, context_length, SMALL.text_width)
 )
-VIT = replace(TRANSFORMER, image_encoder=lambda: VisionTransformer(32, patch_size=4, width=128, layers=4, num_heads=4))
-TEMPERATURE = replace(TRANSFORMER, learned_scale=True)  # with the ResNet again
+VIT = replace(TRANSFORMER, image_encoder=lambda: VisionTransformer(32, patch_size=8, width=96, layers=3, num_heads=4))
+NO_TEMPERATURE = replace(TRANSFORMER, scale=1.0)  # with the ResNet again: the logits are the cosines
+TEMPERATURE = replace(TRANSFORMER, learned_scale=True)
 SOFT_TARGETS = replace(TEMPERATURE, loss=multi_positive_loss)
 RECIPE = replace(SOFT_TARGETS, train_epoch=train_epoch)
 
@@ -140,6 +146,7 @@ RUNGS = {
     "02 ResNet": RESNET,
     "03 transformer": TRANSFORMER,
     "04 ViT instead": VIT,
+    "05 no temperature": NO_TEMPERATURE,
     "05 learned temperature": TEMPERATURE,
     "06 soft targets": SOFT_TARGETS,
     "07 recipe": RECIPE,
@@ -148,8 +155,11 @@ RUNGS = {
 
 @cache
 def shapes() -> dict[str, ImageTextDataset]:
-    """The trained drawings and the never-seen ones; drawn once."""
-    return load_splits("shapes", splits=["train", "held_out"])
+    """The drawings to train with, 125 batches of them, and the never-seen ones; drawn once."""
+    splits = load_splits("shapes", splits=["train", "held_out"])
+    training = splits["train"]
+    few = replace(training, images=training.images[: 125 * BATCH_SIZE], labels=training.labels[: 125 * BATCH_SIZE])
+    return splits | {"train": few}
 
 
 def climb(rung: Rung, seed: int = 0) -> float:
@@ -162,7 +172,7 @@ def climb(rung: Rung, seed: int = 0) -> float:
     model: Any  # a CLIP has what is used of a MiniCLIP
     if rung.train_epoch is None:
         text_encoder = rung.text_encoder(len(tokenizer), tokenizer.context_length)
-        model = CLIP(rung.image_encoder(), text_encoder, rung.learned_scale)
+        model = CLIP(rung.image_encoder(), text_encoder, rung.scale, rung.learned_scale)
         train(model, BatchLoader(training, BATCH_SIZE, CPU, flip=False, shift=0), caption_tokens, rung.loss)
     else:
         model = MiniCLIP(SMALL, len(tokenizer), tokenizer.context_length)
@@ -185,7 +195,7 @@ def plot(marked: str, yours: float | None = None) -> Axes:
         yours: the accuracy that the reader's own run of this rung reached.
     """
     rows = [json.loads(line) for line in LOG.read_text().splitlines()]
-    axis = plt.subplots(figsize=(7, 3))[1]
+    axis = plt.subplots(figsize=(7, 3.4))[1]
     for height, name in enumerate(RUNGS):
         accuracies = [row["never_seen_top1"] for row in rows if row["rung"] == name]
         mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
