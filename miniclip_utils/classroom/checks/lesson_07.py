@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import loop
@@ -49,7 +48,8 @@ def trained(function: Function, seed: int, epoch: int) -> dict[str, Any]:
         for _ in range(BATCHES)
     ]
     towers = [*model.image_encoder.parameters(), *model.text_encoder.parameters()]
-    optimizers = [torch.optim.SGD(towers[:3], lr=0.02), torch.optim.SGD([*towers[3:], model.logit_scale], lr=0.05)]
+    # The scale starts above its cap, and only the cap moves it.
+    optimizers = [torch.optim.SGD(towers[:3], lr=0.02), torch.optim.SGD(towers[3:], lr=0.05)]
     recipe = loop.Recipe(epochs=2, batch_size=PAIRS, warmup=0.4, label_smoothing=0.2)
     seen: dict[str, list[Any]] = {name: [] for name in ("rates", "loss", "floor", "weights", "keeps a graph")}
 
@@ -129,13 +129,11 @@ def an_epoch(**wrong: Any) -> Function:
 
 
 @exercise(
-    inputs=lambda: {
-        f"in epoch {epoch} of 0 and 1": (int(torch.randint(1_000, ())), epoch) for epoch in (0, 1)
-    },
+    inputs=lambda: {f"in epoch {epoch} of 0 and 1": (int(torch.randint(1_000, ())), epoch) for epoch in (0, 1)},
     outcome=trained,
     package=loop.train_epoch,
     mistakes={
-        "no gradient reaches the optimizers: `zero_grad` stands between `backward` and `step`": an_epoch(**{"zero after": 1}),
+        "no gradient reaches the step: `zero_grad` stands between it and `backward`": an_epoch(**{"zero after": 1}),
         "the gradients of all batches add up: set them to zero before each `backward`": an_epoch(**{"adds up": 1}),
         "only the first optimizer takes a step": an_epoch(first=1),
         "the model stays in evaluation mode: BatchNorm uses its running statistics": an_epoch(**{"no train mode": 1}),

@@ -34,10 +34,8 @@ def adam(**wrong: bool) -> Function:
             size = square / corrected[1]
             update = mean / corrected[0] / ((size if "no root" in wrong else size.sqrt()) + 1e-8)
             decay = (1 if "free" in wrong else lr) * weight_decay * ("coupled" not in wrong and "none" not in wrong)
-            if "after" in wrong:
-                weight = (weight - lr * update) * (1 - decay)
-            else:
-                weight = weight * (1 - decay) - lr * update
+            of_update = 1 - decay if "after" in wrong else 1
+            weight = weight * (1 - decay) - lr * update * of_update
         return weight
 
     return steps
@@ -61,9 +59,7 @@ def adam(**wrong: bool) -> Function:
     },
     tolerance=1e-4,
 )
-def adamw(
-    weight: Tensor, gradients: Sequence[Tensor], lr: float, betas: tuple[float, float], weight_decay: float
-) -> Tensor:
+def adamw(weight: Tensor, gradients: Sequence[Tensor], lr: float, betas: tuple[float, float], weight_decay: float) -> Tensor:
     parameter = torch.nn.Parameter(weight.clone())
     optimizer = torch.optim.AdamW([parameter], lr=lr, betas=betas, weight_decay=weight_decay)
     for gradient in gradients:
@@ -135,8 +131,11 @@ def one_round(x: Tensor) -> Tensor:
         "only one round is done": lambda matrix, steps=3: rounds(matrix, 1),
         "the number of rounds is ignored": lambda matrix, steps=3: rounds(matrix, 3),
         "this is the nearest orthogonal matrix itself, by an SVD: here rounds of products come near it": (
-            lambda matrix, steps=3: rounds(matrix, 0) * 0 + torch.linalg.svd(matrix.double(), full_matrices=False)[0]
-            @ torch.linalg.svd(matrix.double(), full_matrices=False)[2]
+            lambda matrix, steps=3: (
+                rounds(matrix, 0) * 0
+                + torch.linalg.svd(matrix.double(), full_matrices=False)[0]
+                @ torch.linalg.svd(matrix.double(), full_matrices=False)[2]
+            )
         ),
         "these are the coefficients 1.5 and −0.5, which need many more rounds": (
             lambda matrix, steps=3: rounds(matrix, steps, 1.5, -0.5, 0.0)
