@@ -6,6 +6,7 @@ import pytest
 
 from miniclip_utils import load_dataset, load_run, zero_shot_accuracy
 from miniclip_utils.checkpoint import WEIGHTS_FOLDER, bundled_runs
+from miniclip_utils.classroom.photos import SHEET, load_photos
 
 ARCHIVE = os.environ.get("MINICLIP_TEST_ARCHIVE")
 
@@ -40,3 +41,13 @@ def test_cifar10_reaches_its_figure():
     run = load_run("cifar10")
     accuracy = zero_shot_accuracy(run, test)
     assert accuracy == pytest.approx(run.metrics["top1"], abs=0.002)
+
+
+def test_the_photographs_are_twenty_of_each_class_and_the_model_knows_most():
+    photos = load_photos()
+    assert photos.images.shape == (200, 3, 32, 32) and photos.labels.bincount().tolist() == [20] * 10
+    assert len(photos.images.flatten(1).unique(dim=0)) == 200
+    assert SHEET.stat().st_size <= 600_000
+    run = load_run("cifar10")
+    assert photos.class_names == run.config.class_names
+    assert zero_shot_accuracy(run, photos) == pytest.approx(run.metrics["top1"], abs=0.08)  # three standard errors of 200
