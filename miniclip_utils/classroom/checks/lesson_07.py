@@ -1,178 +1,195 @@
-"""Checks of lesson 07: augmentation, precision, weight decay, the schedule, snapshots, and how sure a measurement is."""
+"""Checks of lesson 07: the training loop, the schedule, snapshots, and how sure a difference is."""
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...model import MiniCLIP, ModelConfig
-from ...optimizers import learning_rate_factor
-from . import Function, examined, exercise, solved
+from ... import loop
+from ...optimizers import learning_rate_factor as packages_factor
+from . import Function, NotSolved, examined, exercise, solved
 
 
-def draw_moves() -> tuple[int, Tensor, Tensor]:
-    order = torch.randperm(6)
-    return 7, torch.tensor([0, 2, -3, 1, -2, 3])[order], order >= 3
+class Toy(nn.Module):
+    """What `batch_loss` and `train_epoch` need of a model; in float64, which autocast leaves alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image_encoder = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.BatchNorm1d(6), nn.Linear(6, 4))
+        self.text_encoder = nn.EmbeddingBag(9, 4)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(120.0)))
+        self.double()
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        return self.image_encoder(images)
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return self.text_encoder(tokens)
+
+    @torch.no_grad()
+    def clamp_logit_scale(self) -> None:
+        self.logit_scale.clamp_(max=math.log(100))
 
 
-def moved(reflect: Callable[[int, int], int]) -> Function:
-    """Moves first, then mirrors.
-
-    Args:
-        reflect: a column that may lie outside, and the width → the column to read instead.
-    """
-
-    def columns(width: int, shifts: Tensor, mirrored: Tensor) -> Tensor:
-        read = torch.tensor([[reflect(x + shift, width) for x in range(width)] for shift in shifts.tolist()])
-        return torch.where(mirrored[:, None], width - 1 - read, read)
-
-    return columns
+BATCHES, PAIRS = 4, 6
 
 
-move = moved(lambda x, width: abs(x) if x < width else 2 * (width - 1) - x)
+def trained(function: Function, seed: int, epoch: int) -> dict[str, Any]:
+    """What a loop does to a toy: rates, loss, floor and weights at each moment at which it waits, and at its end."""
+    torch.manual_seed(seed)
+    model = Toy().eval()
+    tokens = torch.randint(9, (3, 1, 5))
+    loader = [
+        (torch.randn(PAIRS, 3, 2, 2, dtype=torch.float64), torch.randperm(PAIRS) % 3 * (torch.rand(PAIRS) < 0.8))
+        for _ in range(BATCHES)
+    ]
+    towers = [*model.image_encoder.parameters(), *model.text_encoder.parameters()]
+    # The scale starts above its cap, and only the cap moves it.
+    optimizers = [torch.optim.SGD(towers[:3], lr=0.02), torch.optim.SGD(towers[3:], lr=0.05)]
+    recipe = loop.Recipe(epochs=2, batch_size=PAIRS, warmup=0.4, label_smoothing=0.2)
+    seen: dict[str, list[Any]] = {name: [] for name in ("rates", "loss", "floor", "weights", "keeps a graph")}
+
+    def look() -> None:
+        seen["rates"].append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
+        # In training mode, BatchNorm's statistics move too: they are among the weights here.
+        seen["weights"].append(torch.cat([tensor.detach().flatten().double() for tensor in model.state_dict().values()]))
+
+    for step in islice(solved(function(model, loader, optimizers, tokens, recipe, epoch)), 4 * BATCHES):
+        if step is None or step is ...:
+            raise NotSolved
+        loss, floor = step
+        look()
+        seen["loss"].append(torch.as_tensor(loss).item())
+        seen["floor"].append(torch.as_tensor(floor).item())
+        seen["keeps a graph"].append(isinstance(loss, Tensor) and loss.requires_grad)
+    look()
+    return seen
+
+
+def loss_by_hand(model: Any, images: Tensor, labels: Tensor, tokens: Tensor, smoothing: float) -> Tensor:
+    """The mean of both directions, from the targets of each cell."""
+    image, text = model.encode_image(images).float(), model.encode_text(tokens[labels, 0]).float()
+    logits = model.logit_scale.exp() * (image / image.norm(dim=1, keepdim=True)) @ (text / text.norm(dim=1, keepdim=True)).T
+    targets = targets_by_hand(labels, smoothing)
+    return -(targets * (logits.log_softmax(dim=1) + logits.T.log_softmax(dim=1))).sum() / (2 * len(labels))
+
+
+def targets_by_hand(labels: Tensor, smoothing: float) -> Tensor:
+    same = (labels[:, None] == labels).double()
+    return (1 - smoothing) * same / same.sum(dim=1) + smoothing / len(labels)
+
+
+def an_epoch(**wrong: Any) -> Function:
+    """A training loop, with what is wrong about it."""
+
+    def train_epoch(
+        model: Any, loader: Any, optimizers: Any, caption_tokens: Tensor, recipe: Any, epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        if "no train mode" not in wrong:
+            model.train()
+        total = wrong.get("total", lambda recipe, loader: recipe.epochs * len(loader))(recipe, loader)
+        warmup = wrong.get("warmup", lambda recipe, total: max(1, round(recipe.warmup * total)))(recipe, total)
+        begin = wrong.get("begin", lambda epoch, loader: epoch * len(loader))(epoch, loader)
+
+        def set_rates(step: int) -> None:
+            factor = (step + 1) / warmup if step < warmup else wave((step - warmup) / max(1, total - warmup))
+            for optimizer in optimizers if "first rate" not in wrong else optimizers[:1]:
+                for group in optimizer.param_groups:
+                    group["lr"] = optimizer.defaults["lr"] * factor
+
+        for count, (images, labels) in enumerate(loader):
+            if "rates late" not in wrong and "rates" not in wrong:
+                set_rates(begin + count)
+            smoothing = 0.0 if "no smoothing" in wrong else recipe.label_smoothing
+            if "clamp first" in wrong:
+                model.clamp_logit_scale()
+            loss = loss_by_hand(model, images, labels, caption_tokens, smoothing)
+            if "adds up" not in wrong:
+                model.zero_grad()
+            loss.backward()
+            if "zero after" in wrong:
+                for parameter in model.parameters():
+                    parameter.grad.zero_()
+            for optimizer in optimizers if "first" not in wrong else optimizers[:1]:
+                optimizer.step()
+            if "rates late" in wrong:
+                set_rates(begin + count)
+            if "no clamp" not in wrong and "clamp first" not in wrong:
+                model.clamp_logit_scale()
+            targets = targets_by_hand(labels, 0.0 if "plain floor" in wrong else recipe.label_smoothing)
+            floor = torch.special.entr(targets).sum(dim=1).mean()
+            loss = loss if "graph" in wrong else loss.detach()
+            yield (loss - floor, floor) if "above" in wrong else (loss, floor)
+
+    return train_epoch
 
 
 @exercise(
-    inputs=draw_moves,
+    inputs=lambda: {f"in epoch {epoch} of 0 and 1": (int(torch.randint(1_000, ())), epoch) for epoch in (0, 1)},
+    outcome=trained,
+    package=loop.train_epoch,
     mistakes={
-        "nothing is reflected: columns below 0 and from `width` on do not exist": moved(lambda x, w: x),
-        "the outermost column is repeated: reflect instead, −1 → 1 and −2 → 2": moved(lambda x, w: min(max(x, 0), w - 1)),
-        "pixels that leave on one side come in on the other: reflect instead": moved(lambda x, w: x % w),
-        "the edge is doubled, −1 → 0: the mirror stands on the outermost pixel, so −1 → 1": (
-            moved(lambda x, w: -x - 1 if x < 0 else min(x, 2 * w - 1 - x))
+        "no gradient reaches the step: `zero_grad` stands between it and `backward`": an_epoch(**{"zero after": 1}),
+        "the gradients of all batches add up: set them to zero before each `backward`": an_epoch(**{"adds up": 1}),
+        "only the first optimizer takes a step": an_epoch(first=1),
+        "the model stays in evaluation mode: BatchNorm uses its running statistics": an_epoch(**{"no train mode": 1}),
+        "the scale is not capped: clamp it after the step": an_epoch(**{"no clamp": 1}),
+        "the scale is capped before the step, which may move it above the cap again": an_epoch(**{"clamp first": 1}),
+        "the schedule starts anew with each epoch: its first step has the number epoch × len(loader)": (
+            an_epoch(begin=lambda epoch, loader: 0)
         ),
-        "only the left end is reflected: columns from `width` on do not exist": moved(lambda x, w: abs(x)),
-        "only the right end is reflected: columns below 0 do not exist": moved(lambda x, w: min(x, 2 * (w - 1) - x)),
-        "`mirrored` is ignored": lambda w, s, m: move(w, s, m & False),
-        "every image is mirrored: only those where `mirrored` is True": lambda w, s, m: move(w, s, m | True),
-        "the wrong images are mirrored: those where `mirrored` is False": lambda w, s, m: move(w, s, ~m),
-        "mirrored, column c became width − c: the last column is width − 1, so it becomes width − 1 − c": (
-            lambda w, s, m: move(w, s, m) + m[:, None].int()
+        "the first step of an epoch has the number epoch × len(loader), and not `epoch`": (
+            an_epoch(begin=lambda epoch, loader: epoch)
         ),
-        "the moves go the other way: output column x reads input column x + shift": lambda w, s, m: move(w, -s, m),
-        # To move the mirrored image is to move the image the other way.
-        "the mirrored image is moved: move first, then mirror, width − 1 − column": (
-            lambda w, s, m: move(w, torch.where(m, -s, s), m)
+        "the schedule ends with the first epoch: all epochs together have recipe.epochs × len(loader) steps": (
+            an_epoch(total=lambda recipe, loader: len(loader))
         ),
+        "the steps are counted from 1: step 0 already learns": an_epoch(begin=lambda epoch, loader: epoch * len(loader) + 1),
+        "the warm-up is a fraction of the epoch: take it of all steps": (
+            an_epoch(warmup=lambda recipe, total: max(1, round(recipe.warmup * total / recipe.epochs)))
+        ),
+        "`recipe.warmup` is a fraction, and not a number of steps: multiply by all steps": (
+            an_epoch(warmup=lambda recipe, total: recipe.warmup)
+        ),
+        "the learning rates are never set": an_epoch(rates=1),
+        "the learning rates are set after the step, so each is one step late": an_epoch(**{"rates late": 1}),
+        "only the first optimizer's learning rate follows the schedule": an_epoch(**{"first rate": 1}),
+        "the loss lacks the recipe's label smoothing": an_epoch(**{"no smoothing": 1}),
+        "the floor lacks the recipe's label smoothing": an_epoch(**{"plain floor": 1}),
+        "the loss is yielded with its graph, which keeps every batch in memory: detach it": an_epoch(graph=1),
+        "yield the loss and its floor, and not their difference": an_epoch(above=1),
+        "all steps are done before the first is yielded: yield inside the loop": lambda *a: list(an_epoch()(*a)),
     },
+    tolerance=1e-4,
 )
-def moved_columns(width: int, shifts: Tensor, mirrored: Tensor) -> Tensor:
-    return move(width, shifts, mirrored)
+def train_epoch(
+    model: Any, loader: Any, optimizers: Any, caption_tokens: Tensor, recipe: Any, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    return an_epoch()(model, loader, optimizers, caption_tokens, recipe, epoch)
 
 
-def unit(vectors: Tensor) -> Tensor:
-    return F.normalize(vectors, dim=1)
-
-
-def logits_or_bfloat16(function: Function, image: Tensor, text: Tensor, scale: float) -> object:
-    """All results in bfloat16 are one mistake, whatever was rounded before."""
-    logits = function(image, text, scale)
-    return "bfloat16" if isinstance(logits, Tensor) and logits.dtype == torch.bfloat16 else logits
-
-
-@exercise(
-    inputs=lambda: (torch.randn(6, 24).bfloat16(), torch.randn(6, 24).bfloat16(), 100.0),
-    outcome=logits_or_bfloat16,
-    mistakes={
-        "the result is bfloat16, with 8 significant bits: `.float()` comes before the norm": (
-            lambda i, t, s: s * unit(i) @ unit(t).T
-        ),
-        "normalised in bfloat16 and widened afterwards: the unit vectors are rounded already": (
-            lambda i, t, s: s * unit(i).float() @ unit(t).float().T
-        ),
-        "widened only at the end: the cosines are rounded already, and the scale multiplies their error": (
-            lambda i, t, s: s * (unit(i) @ unit(t).T).float()
-        ),
-        "even the scaled product was made in bfloat16 and widened at the end": (
-            lambda i, t, s: (s * unit(i) @ unit(t).T).float()
-        ),
-        "only the images are normalised": lambda i, t, s: s * unit(i.float()) @ t.float().T,
-        "only the texts are normalised": lambda i, t, s: s * i.float() @ unit(t.float()).T,
-        "normalised over the batch (dim=0): a feature's own numbers are along the last dimension": (
-            lambda i, t, s: s * unit(i.float().T).T @ unit(t.float().T)
-        ),
-        "the L2 norm is missing: these are scaled dot products": lambda i, t, s: s * i.float() @ t.float().T,
-        "the scale is missing: these are cosines": lambda i, t, s: unit(i.float()) @ unit(t.float()).T,
-        "it is transposed: images are rows, texts are columns": lambda i, t, s: s * unit(t.float()) @ unit(i.float()).T,
-    },
-)
-def careful_logits(image: Tensor, text: Tensor, scale: float) -> Tensor:
-    return scale * torch.cosine_similarity(image.double()[:, None], text.double()[None], dim=2)
-
-
-def named(pulled: Callable[[str, Tensor], bool]) -> Function:
-    """The names of some parameters."""
-    return lambda parameters: [name for name, parameter in parameters.items() if pulled(name, parameter)]
-
-
-@examined(
-    right=named(lambda name, p: p.ndim >= 2),
-    mistakes={
-        "it is of type bool: return a list of names": lambda parameters: True,
-        "a thing of type Parameter is not the name of a parameter": lambda parameters: parameters.values(),
-        "'weights' is not the name of a parameter": lambda parameters: ["weights"],
-        "these are all parameters": list,
-        "it is the wrong way round": named(lambda name, p: p.ndim < 2),
-        "the logit scale is in it": named(lambda name, p: "bias" not in name),
-        "a bias is in it": named(lambda name, p: p.ndim > 0),
-        "the gain of a normalisation is in it": named(lambda name, p: "weight" in name),
-        "which is a single vector": named(lambda name, p: p.ndim > 0 and "norm" not in name and "bias" not in name),
-        "it has 4 dimensions": named(lambda name, p: p.ndim == 2),
-    },
-)
-def decayed(answer: Function) -> str | None:
-    layers = int(torch.randint(1, 9, ()))
-    small = ModelConfig(embed_dim=8, image_tower="vit", vit_width=8, vit_layers=layers, vit_num_heads=2, text_width=8)
-    parameters: dict[str, Tensor] = dict(MiniCLIP(small, vocab_size=9, context_length=6).named_parameters())
-    names = solved(answer(dict(parameters)))
-    if isinstance(names, (str, Tensor)) or not isinstance(names, Iterable):
-        return f"it is of type {type(names).__name__}: return a list of names"
-    names = list(names)
-    if other := [name for name in names if not isinstance(name, str)]:
-        return f"a thing of type {type(other[0]).__name__} is not the name of a parameter: return names, as in the dict"
-    got = set(names)
-    right = {name for name, parameter in parameters.items() if parameter.dim() in (2, 3, 4)}
-    if unknown := sorted(got - parameters.keys()):
-        return f"{unknown[0]!r} is not the name of a parameter: return names, as they are in the dict"
-    if got == parameters.keys():
-        return "these are all parameters: gains, biases and the logit scale are left alone"
-    if got == parameters.keys() - right:
-        return "it is the wrong way round: these are the ones that decay must leave alone"
-    if "logit_scale" in got:
-        return "the logit scale is in it: decay would pull exp(t) towards 1, whatever the data say"
-    extra, missing = sorted(got - right), sorted(right - got)
-    if biases := [name for name in extra if name.endswith("bias")]:
-        return f"a bias is in it ({biases[0]}): it only moves a threshold, and needs no pull towards zero"
-    if gains := [name for name in extra if "norm" in name]:
-        return f"the gain of a normalisation is in it ({gains[0]}): pulled to zero, it would switch a feature off"
-    if extra:
-        return f"{extra[0]} is in it, which is a single vector: decay takes only matrices"
-    if missing:
-        return f"{missing[0]} is missing: it has {parameters[missing[0]].dim()} dimensions, so it is a matrix in this sense"
-    return None
-
-
-def wave(share: float) -> float:
+def wave(fraction: float) -> float:
     """Half a cosine, from 1 to 0."""
-    return math.cos(math.pi * share / 2) ** 2  # the same as (1 + cos(π · share)) / 2
+    return math.cos(math.pi * fraction / 2) ** 2  # the same as (1 + cos(π · fraction)) / 2
 
 
-def rise_and(fall: Callable[[int, int, int], float]) -> Function:
+def rise_and(fall: Function) -> Function:
     """The right warm-up, and then `fall`: step, total steps, warm-up steps → factor."""
     return lambda step, total, warmup: (step + 1) / warmup if step < warmup else fall(step, total, warmup)
 
 
-def rising(rise: Callable[[int, int], float]) -> Function:
+def rising(rise: Function) -> Function:
     """Some rise: step, warm-up steps → factor; and then the right cosine."""
     return lambda step, total, warmup: rise(step, warmup) if step < warmup else wave((step - warmup) / (total - warmup))
 
 
 @exercise(
     inputs=lambda: [(step, total, warmup) for total, warmup in ((20, 5), (64, 8)) for step in range(total)],
-    package=learning_rate_factor,
+    package=packages_factor,
     mistakes={
         "the warm-up is missing: the first `warmup_steps` rise in a straight line": lambda s, n, w: wave(s / n),
         "the rate is 0 at step 0, so the first batch teaches nothing: rise with step + 1": rising(lambda s, w: s / w),
@@ -203,7 +220,7 @@ def rising(rise: Callable[[int, int], float]) -> Function:
     },
     tolerance=1e-6,
 )
-def schedule(step: int, total_steps: int, warmup_steps: int) -> float:
+def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> float:
     return rise_and(lambda s, n, w: wave((s - w) / (n - w)))(step, total_steps, warmup_steps)
 
 
@@ -217,6 +234,7 @@ def schedule(step: int, total_steps: int, warmup_steps: int) -> float:
         "moves on with the model": lambda model: model.state_dict(),
         "which rounds it": lambda model: {n: t.bfloat16() for n, t in model.state_dict().items()},
         "has other values than the model had": lambda model: {n: torch.zeros_like(t) for n, t in model.state_dict().items()},
+        "as in `broken_snapshot`": lambda model: {n: p.detach() for n, p in model.named_parameters()},
     },
 )
 def snapshot(answer: Function) -> str | None:
@@ -226,17 +244,21 @@ def snapshot(answer: Function) -> str | None:
     got = solved(answer(model))
     if not isinstance(got, dict):
         return f"it is of type {type(got).__name__}: return a dict from names to tensors"
+    if other := [name for name in got if name in before and not isinstance(got[name], Tensor)]:
+        return f"{other[0]} is of type {type(got[other[0]]).__name__}: keep tensors, which `load_state_dict` takes back"
     with torch.no_grad():  # training goes on
         for tensor in model.state_dict().values():
             tensor.add_(1)
-    if lost := [name for name in before if name not in got and name.startswith("1.running")]:
-        return f"{lost[0]} is missing: BatchNorm's running statistics are no parameters, but evaluation needs them"
-    if lost := [name for name in before if name not in got]:
-        return f"{lost[0]} is missing: take all that `state_dict()` names"
-    if other := [name for name in before if not isinstance(got[name], Tensor)]:
-        return f"{other[0]} is of type {type(got[other[0]]).__name__}: keep tensors, which `load_state_dict` takes back"
+    lost = [name for name in before if name not in got]
     now = model.state_dict()
-    if moved := [name for name in before if torch.equal(got[name], now[name])]:
+    moved = [name for name in before if name in got and torch.equal(got[name], now[name])]
+    if lost and moved:
+        return f"{moved[0]} still moves with the model, and {lost[0]} is missing, both as in `broken_snapshot`"
+    if running := [name for name in lost if name.startswith("1.running")]:
+        return f"{running[0]} is missing: BatchNorm's running statistics are no parameters, but evaluation needs them"
+    if lost:
+        return f"{lost[0]} is missing: take all that `state_dict()` names"
+    if moved:
         return f"{moved[0]} moves on with the model: `state_dict()` hands out the tensors themselves, so copy each"
     for name, tensor in before.items():
         if got[name].dtype != tensor.dtype:
@@ -246,20 +268,60 @@ def snapshot(answer: Function) -> str | None:
     return None
 
 
+def draw_answers() -> list[tuple[Tensor, Tensor]]:
+    """Two models on the same pictures: they agree on many, and one is better."""
+    easy, first, second = torch.rand(3, 4_000)
+    return [(first < a * (easy < 0.9), second < b * (easy < 0.9)) for a, b in ((0.95, 0.7), (0.9, 0.98))]
+
+
+def variance(right: Tensor) -> float:
+    fraction = right.double().mean().item()
+    return fraction * (1 - fraction)
+
+
+def paired_variance(a: Tensor, b: Tensor) -> float:
+    """Of the difference at one picture, from a table of the four cases."""
+    n = len(a)
+    only_a, only_b = (a & ~b).sum().item() / n, (b & ~a).sum().item() / n
+    return only_a + only_b - (only_a - only_b) ** 2
+
+
 @exercise(
-    inputs=lambda: [(0.9, 1_000), (0.5, 100), (0.98, 2_000)],
+    inputs=draw_answers,
+    outcome=lambda function, a, b: 1_000 * solved(function(a, b)),  # so that the tolerance is one in a thousand
     mistakes={
-        "this is the variance: take its square root, so that it has the unit of the accuracy": lambda p, n: p * (1 - p) / n,
-        "this is the spread of a single answer: the mean of n answers spreads √n times less": (
-            lambda p, n: math.sqrt(p * (1 - p))
+        "this is the error for two independent sets of pictures: look at the difference picture by picture": (
+            lambda a, b: math.sqrt((variance(a) + variance(b)) / len(a))
         ),
-        "it is divided by n: the *variance* falls with n, its square root with √n": lambda p, n: math.sqrt(p * (1 - p)) / n,
-        "the root is taken of n alone: take it of p (1 − p) as well": lambda p, n: p * (1 - p) / math.sqrt(n),
-        "the 1 − p is missing: a model that is always right has no spread": lambda p, n: math.sqrt(p / n),
-        "this is the half-width of a 95% interval, 1.96 standard errors": lambda p, n: 1.96 * math.sqrt(p * (1 - p) / n),
-        "this is in percent: accuracies are shares in [0, 1] here": lambda p, n: 100 * math.sqrt(p * (1 - p) / n),
+        "both errors are added: even independent ones add in squares, and these are not independent": (
+            lambda a, b: math.sqrt(variance(a) / len(a)) + math.sqrt(variance(b) / len(a))
+        ),
+        "this is the error of the first accuracy alone": lambda a, b: math.sqrt(variance(a) / len(a)),
+        "this is the error of the second accuracy alone": lambda a, b: math.sqrt(variance(b) / len(a)),
+        "this is a variance: take its square root": lambda a, b: paired_variance(a, b) / len(a),
+        "this is the spread of one picture's difference: the mean of n of them spreads √n times less": (
+            lambda a, b: math.sqrt(paired_variance(a, b))
+        ),
+        "it is divided by n: the variance falls with n, its square root with √n": (
+            lambda a, b: math.sqrt(paired_variance(a, b)) / len(a)
+        ),
+        "this is the difference itself: how far is it typically off?": (
+            lambda a, b: (a.double().mean() - b.double().mean()).item()
+        ),
+        "the mean difference is taken as zero: it has to be subtracted before squaring": (
+            lambda a, b: math.sqrt((a ^ b).double().mean().item() / len(a))
+        ),
+        "this asks only whether the two differ: a picture that b gets right and a does not counts −1": (
+            lambda a, b: (a ^ b).double().std(correction=0).item() / math.sqrt(len(a))
+        ),
+        "this is the half-width of a 95% interval, 1.96 standard errors": (
+            lambda a, b: 1.96 * math.sqrt(paired_variance(a, b) / len(a))
+        ),
+        "this is in percent: accuracies are fractions in [0, 1] here": (
+            lambda a, b: 100 * math.sqrt(paired_variance(a, b) / len(a))
+        ),
     },
-    tolerance=1e-6,
+    tolerance=1e-3,
 )
-def standard_error(accuracy: float, n: int) -> float:
-    return math.sqrt(accuracy * (1 - accuracy) / n)
+def difference_error(right_a: Tensor, right_b: Tensor) -> float:
+    return math.sqrt(paired_variance(right_a, right_b) / len(right_a))
