@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +79,9 @@ def same(vectors: Tensor) -> Tensor:
     return vectors
 
 
+SCALED = both(lambda model, images, tokens: model.logit_scale.exp() * cosines(model, images, tokens))
+
+
 def unit_before_projection(model: MiniCLIP, images: Tensor, tokens: Tensor) -> Tensor:
     image = model.image_projection(unit(model.image_encoder(images)))
     return model.logit_scale.exp() * image @ model.text_projection(unit(model.text_encoder(tokens))).T
@@ -123,11 +127,9 @@ def unit_before_projection(model: MiniCLIP, images: Tensor, tokens: Tensor) -> T
             lambda model, i, t: 2 * (model.logit_scale.exp() * cosines(model, i, t),)
         ),
         "the two are exchanged: `logits_per_image`, with images as rows, comes first": (
-            lambda model, i, t: forward.right(model, i, t)[::-1]
+            lambda model, i, t: SCALED(model, i, t)[::-1]
         ),
-        "this is one matrix: return `logits_per_image` and `logits_per_text`": (
-            lambda model, i, t: forward.right(model, i, t)[0]
-        ),
+        "this is one matrix: return `logits_per_image` and `logits_per_text`": (lambda model, i, t: SCALED(model, i, t)[0]),
     },
 )
 def forward(model: MiniCLIP, images: Tensor, tokens: Tensor) -> LOGITS:
@@ -280,7 +282,7 @@ def cap_each(function: Function, starts: tuple[float, ...]) -> object:
     """
     outcomes, changed = [], False
     for start in starts:
-        model = nn.Module()
+        model: Any = nn.Module()
         model.logit_scale = nn.Parameter(torch.tensor(start))
         trained = model.logit_scale  # what an optimizer holds
         returned = function(model)
@@ -292,17 +294,17 @@ def cap_each(function: Function, starts: tuple[float, ...]) -> object:
 def set_to(value: Callable[[Tensor], Tensor]) -> Function:
     """A change of the temperature in place."""
 
-    def clamp_logit_scale(model: nn.Module) -> None:
+    def clamp_logit_scale(model: Any) -> None:
         model.logit_scale.data = value(model.logit_scale.data)
 
     return clamp_logit_scale
 
 
-def replaced(model: nn.Module) -> None:
+def replaced(model: Any) -> None:
     model.logit_scale = nn.Parameter(model.logit_scale.detach().clamp(max=math.log(100)))
 
 
-def frozen(model: nn.Module) -> None:
+def frozen(model: Any) -> None:
     model.logit_scale.requires_grad_(False).clamp_(max=math.log(100))
 
 
@@ -332,6 +334,6 @@ def frozen(model: nn.Module) -> None:
         "the parameter no longer asks for a gradient, so it is never learned again: use `torch.no_grad()`": frozen,
     },
 )
-def clamp_logit_scale(model: nn.Module) -> None:
+def clamp_logit_scale(model: Any) -> None:
     with torch.no_grad():
         model.logit_scale.copy_(torch.tensor(min(model.logit_scale.item(), math.log(100))))
