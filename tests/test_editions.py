@@ -70,17 +70,17 @@ def test_nbgrader_accepts_the_metadata_and_gives_back_the_stubs(lesson, capsys):
             assert line.partition(";")[0].endswith("not solved yet")
 
 
-@pytest.mark.parametrize("assigned", ["", "cosine_matrix = "], ids=["call alone", "assigned"])
+@pytest.mark.parametrize("assigned", ["", "clip_loss = "], ids=["call alone", "assigned"])
 def test_an_exercise_that_keeps_what_its_check_returns_is_marked_by_the_same_check(assigned):
-    stub = "def my_cosine_matrix(images, texts):\n    ...\n\n\n"
-    exercise = new_code_cell(f"{stub}{assigned}check.cosine_matrix(my_cosine_matrix)", metadata={"tags": ["exercise"]})
-    title = new_markdown_cell("### Exercise 5.1 · All cosines at once ●●○")
-    answer = "def my_cosine_matrix(images, texts):\n    return images @ texts.T\n"
+    stub = "def my_clip_loss(images, texts):\n    ...\n\n\n"
+    exercise = new_code_cell(f"{stub}{assigned}check.clip_loss(my_clip_loss)", metadata={"tags": ["exercise"]})
+    title = new_markdown_cell("### Exercise 5.2 · The loss ●●○")
+    answer = "def my_clip_loss(images, texts):\n    return images @ texts.T\n"
     folded = new_markdown_cell(f"<details><summary>Solution</summary>\n\n```python\n{answer}```\n\n</details>")
-    assert editions.checks_of(exercise) == [("cosine_matrix", "my_cosine_matrix")]
+    assert editions.checks_of(exercise) == [("clip_loss", "my_clip_loss")]
     _, solved, mark, _ = editions.nbgrader_edition(new_notebook(cells=[title, exercise, folded]), "05").cells
-    assert solved.source.endswith(f"\n{assigned}check.cosine_matrix(my_cosine_matrix)")
-    assert mark.source.endswith("\n\nmark(lesson_05.cosine_matrix, my_cosine_matrix, points=2)")
+    assert solved.source.endswith(f"\n{assigned}check.clip_loss(my_clip_loss)")
+    assert mark.source.endswith("\n\nmark(lesson_05.clip_loss, my_clip_loss, points=2)")
 
 
 def test_a_mark_is_all_points_or_none(capsys):

@@ -48,8 +48,8 @@ def is_exercise(cell: NotebookNode) -> bool:
 def checks_of(cell: NotebookNode) -> list[tuple[str, str]]:
     """The checks that an exercise calls, and what they check.
 
-    Both `cosine_matrix = check.cosine_matrix(my_cosine_matrix)` and the call alone give
-    [("cosine_matrix", "my_cosine_matrix")].
+    Both `clip_loss = check.clip_loss(my_clip_loss)` and the call alone give
+    [("clip_loss", "my_clip_loss")].
     """
     return re.findall(r"^(?:\w+ = )?check\.(\w+)\((\w+)\)", cell.source, re.M)
 

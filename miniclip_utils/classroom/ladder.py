@@ -69,7 +69,7 @@ class CLIP(nn.Module):
         self.image_encoder, self.text_encoder = image_encoder, text_encoder
         self.image_projection = nn.Linear(image_encoder.width, 128, bias=False)
         self.text_projection = nn.Linear(text_encoder.width, 128, bias=False)
-        self.logit_scale = nn.Parameter(torch.tensor(scale).log(), requires_grad=learned_scale)
+        self.logit_scale = nn.Parameter(torch.tensor(scale).log(), learned_scale)
 
     def encode_image(self, images):
         return self.image_projection(self.image_encoder(images))
@@ -88,11 +88,12 @@ def train(model, batches, caption_tokens, loss_function):
         loss_function: see `Rung.loss`.
     """
     optimizer = torch.optim.AdamW(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=len(batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, len(batches))
     for images, labels in batches:
         template = torch.randint(caption_tokens.shape[1], labels.shape)
         image_features = F.normalize(model.encode_image(images), dim=-1)
-        text_features = F.normalize(model.encode_text(caption_tokens[labels, template]), dim=-1)
+        tokens = caption_tokens[labels, template]
+        text_features = F.normalize(model.encode_text(tokens), dim=-1)
         loss = loss_function(image_features, text_features, model.logit_scale.exp(), labels)
         optimizer.zero_grad()
         loss.backward()

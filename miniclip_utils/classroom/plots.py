@@ -34,7 +34,10 @@ def plot_matrix(matrix: Tensor, rows: Sequence[str], columns: Sequence[str], lab
     sns.heatmap(
         matrix.cpu(), xticklabels=list(columns), yticklabels=list(rows), cmap="viridis", cbar_kws={"label": label}, ax=axis
     )
-    axis.tick_params(axis="x", rotation=60 if max(map(len, columns)) > 2 else 0)
+    if max(map(len, columns)) > 2:
+        plt.setp(axis.get_xticklabels(), rotation=60, ha="right", rotation_mode="anchor")
+    else:
+        axis.tick_params(axis="x", rotation=0)
     axis.tick_params(axis="y", rotation=0)
     return axis
 

@@ -5,9 +5,9 @@ typical mistake. `lesson_01` … hold the checks; this module compares an answer
 
     from miniclip_utils.classroom.checks import lesson_05 as check
 
-    cosine_matrix = check.cosine_matrix(my_cosine_matrix)
+    clip_loss = check.clip_loss(my_clip_loss)
 
-From there on `cosine_matrix` is the reader's own function if it is right, and the course's own if not.
+From there on `clip_loss` is the reader's own function if it is right, and the course's own if not.
 """
 
 import copy
