@@ -169,7 +169,7 @@ def block(residual: str = "c1 pool n1 relu c2 n2", shortcut: str = "pool short",
         def forward(self, x: Tensor) -> Tensor:
             parts = {"c1": self.conv_1, "n1": self.norm_1, "c2": self.conv_2, "n2": self.norm_2}
             parts |= {"short": self.shortcut, "pool": self.pool}
-            functions = parts | {"relu": F.relu, "zero": torch.zeros_like}
+            functions: dict[str, Any] = {**parts, "relu": F.relu, "zero": torch.zeros_like}
 
             def walk(x: Tensor, way: str) -> Tensor:
                 for part in way.split():
@@ -265,7 +265,7 @@ def resnet(
 def names_map_and_features(
     answer: Function, stem_width: int, widths: tuple[int, ...], blocks: tuple[int, ...], images: Tensor
 ) -> Any:
-    module = built(answer, stem_width, widths, blocks)
+    module: Any = built(answer, stem_width, widths, blocks)
     found = {"parameters": names_and_shapes(module), "width": module.width, **passed(module, images)}
     with torch.no_grad():
         found["stages of the stem's output"] = module.stages(module.stem(images).relu())
