@@ -115,7 +115,7 @@ def draw_attention() -> dict[str, Arguments]:
     }
 
 
-def split_heads(module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+def split_heads(module: Any, x: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys and values, each (N, num_heads, L, head width)."""
     heads = (part.unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in module.qkv(x).chunk(3, dim=-1))
     return tuple(heads)
@@ -143,13 +143,14 @@ Mix = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # q, k, v, mask
 
 def mixing(
     mix: Mix,
-    split: Callable[[nn.Module, Tensor], tuple[Tensor, ...]] = split_heads,
+    split: Callable[..., tuple[Tensor, ...]] = split_heads,
     join: Callable[[Tensor], Tensor] = join_heads,
     out: bool = True,
 ) -> type:
     class Mistaken(Attention):
         def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-            mixed = join(mix(*split(self, x), mask))
+            q, k, v = split(self, x)
+            mixed = join(mix(q, k, v, mask))
             return self.out(mixed) if out else mixed
 
     return Mistaken
@@ -176,12 +177,12 @@ def masked(hide: Callable[[Tensor, Tensor], Tensor]) -> type:
     return mixing(lambda q, k, v, mask: (scores(q, k) if mask is None else hide(scores(q, k), mask)).softmax(-1) @ v)
 
 
-def other_layout(module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+def other_layout(module: Any, x: Tensor) -> tuple[Tensor, ...]:
     """As if each head's q, k and v stood side by side."""
     return module.qkv(x).unflatten(-1, (module.num_heads, 3, -1)).permute(3, 0, 2, 1, 4).unbind()
 
 
-def without_transpose(module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+def without_transpose(module: Any, x: Tensor) -> tuple[Tensor, ...]:
     n, length, width = x.shape
     shape = (n, module.num_heads, length, width // module.num_heads)
     return tuple(part.reshape(shape) for part in module.qkv(x).chunk(3, dim=-1))
@@ -257,8 +258,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         attended = x + self.attention(F.layer_norm(x, x.shape[-1:], self.norm_1.weight, self.norm_1.bias), mask)
-        hidden = F.linear(self.norm_2(attended), self.mlp[0].weight, self.mlp[0].bias)
-        return attended + F.linear(self.mlp[1](hidden), self.mlp[2].weight, self.mlp[2].bias)
+        first, activation, last = (self.mlp[0], self.mlp[1], self.mlp[2])
+        hidden = F.linear(self.norm_2(attended), first.weight, first.bias)  # type: ignore[arg-type]
+        return attended + F.linear(activation(hidden), last.weight, last.bias)  # type: ignore[arg-type]
 
 
 def wired(forward: Function) -> type:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...optimizers import orthogonalize as packages_orthogonalize
-from . import Function, exercise, solved
+from . import Arguments, Function, exercise, solved
 
 
 def draw_gradients() -> tuple[Tensor, list[Tensor], float, tuple[float, float], float]:
@@ -68,7 +68,7 @@ def adamw(weight: Tensor, gradients: Sequence[Tensor], lr: float, betas: tuple[f
     return parameter.detach()
 
 
-def draw_matrices() -> dict[str, tuple[Tensor, ...]]:
+def draw_matrices() -> dict[str, Arguments]:
     return {
         "for a wide matrix": (torch.randn(4, 9), 3),
         "for a tall one": (torch.randn(9, 4), 3),
