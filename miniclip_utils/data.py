@@ -110,7 +110,7 @@ def _load_files(
 
 
 def normalize(images: Tensor) -> Tensor:
-    """uint8 images (N, 3, H, W) → the model's input: float, each channel with about zero mean and unit deviation."""
+    """uint8 images (N, 3, H, W) → the model's input: float, each channel less CLIP's mean, divided by its deviation."""
     mean, std = torch.tensor((MEAN, STD), device=images.device).view(2, 3, 1, 1)
     return (images / 255 - mean) / std
 
