@@ -29,6 +29,7 @@ SETTINGS: dict[str, Any] = {
     "nb_ipywidgets_js": {},  # no kernel, no widgets; each has a picture beside it
     "myst_enable_extensions": ["dollarmath"],
     "myst_heading_anchors": 3,
+    "myst_heading_slug_func": "tools.site.anchor",
     "html_theme": "sphinx_book_theme",
     "html_title": "mini-CLIP",
     "html_math_renderer": "mathml",
@@ -51,6 +52,11 @@ CONTENTS = """
 {guides}
 ```
 """
+
+
+def anchor(heading: str) -> str:
+    """The anchor of a heading, as JupyterLab makes it, so that the lessons' links work in both."""
+    return heading.replace(" ", "-")
 
 
 def _visit_math(visitor: Any, node: nodes.Element) -> None:
