@@ -103,7 +103,8 @@ def arrange(lesson: NotebookNode) -> NotebookNode:
         pieces = [cell]
         if cell.cell_type == "markdown":
             text = re.sub(r"<details><summary>(Hint|Solution).*?</details>", "", cell.source, flags=re.S)
-            text = re.sub(r"\]\((\d\d_\w+)\.ipynb", r"](\1.slides.html", text).replace("](../figure/", "](figure/")
+            text = re.sub(r"\[([^]]*)\]\(#[^)]*\)", r"\1", text)  # slides have no places to lead to
+            text = re.sub(r"\]\(((?:\d|A)\d_\w+)\.ipynb", r"](\1.slides.html", text).replace("](../figure/", "](figure/")
             pieces = [new_markdown_cell(block) for block in blocks_of(text) if block]
         for piece in pieces:
             heading = re.match(r"#+ ", piece.source) if piece.cell_type == "markdown" else None
