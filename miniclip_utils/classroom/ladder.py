@@ -196,16 +196,17 @@ def plot(marked: str, yours: float | None = None) -> Axes:
         yours: the accuracy that the reader's own run of this rung reached.
     """
     rows = [json.loads(line) for line in LOG.read_text().splitlines()]
-    axis = plt.subplots(figsize=(7, 3.4))[1]
+    axis = plt.subplots(figsize=(7, 3.8))[1]
     for height, name in enumerate(RUNGS):
-        accuracies = [row["never_seen_top1"] for row in rows if row["rung"] == name]
-        mean, deviation = statistics.mean(accuracies), statistics.stdev(accuracies)
+        percents = [100 * row["never_seen_top1"] for row in rows if row["rung"] == name]
+        mean, deviation = statistics.mean(percents), statistics.stdev(percents)
         color = MATCH if name == marked else "grey"
         axis.errorbar(mean, height, xerr=deviation, fmt="o", color=color, capsize=3)
-        words = f"{mean:.0%} ± {100 * deviation:.0f}"
-        axis.annotate(words, (mean, height), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+        axis.text(102, height, f"{mean:.0f} ± {deviation:.0f}", va="center", fontsize=9)  # right of the frame
     if yours is not None:
-        axis.plot(yours, list(RUNGS).index(marked), "*", color="black", markersize=12)
-    axis.set(yticks=range(len(RUNGS)), yticklabels=list(RUNGS), ylim=(-0.5, len(RUNGS)), xlim=(0, 1.03))
-    axis.set_xlabel("fraction of never-seen combinations classified correctly")
+        place = (100 * yours, list(RUNGS).index(marked))
+        axis.plot(*place, "*", color="black", markersize=10)
+        axis.annotate("this run", place, (0, -6), textcoords="offset points", ha="center", va="top", fontsize=8)
+    axis.set(yticks=range(len(RUNGS)), yticklabels=list(RUNGS), ylim=(-0.7, len(RUNGS) - 0.4), xlim=(0, 100))
+    axis.set_xlabel("never-seen combinations classified correctly, in %\n(mean ± standard deviation of five seeds)")
     return axis

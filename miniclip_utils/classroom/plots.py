@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 
-def show_images(images: Tensor, titles: Sequence[str] | None = None, columns: int = 8, size: float = 1.2) -> Figure:
-    """A grid of uint8 images (N, 3, H, W), `size` inches each, with a title above that is broken where it gets too wide."""
+def show_images(images: Tensor, titles: Sequence[str] | None = None, columns: int = 8, size: float = 1.35) -> Figure:
+    """A grid of uint8 images (N, 3, H, W), each in a cell of `size` inches. Titles that are too wide are broken."""
     rows = -(-len(images) // columns)
     letters = int(15 * size)  # of font size 8, side by side above one image
     broken = ["\n".join(textwrap.fill(line, letters) for line in title.split("\n")) for title in titles or []]
@@ -22,18 +22,19 @@ def show_images(images: Tensor, titles: Sequence[str] | None = None, columns: in
     for axis in axes.flat:
         axis.axis("off")
     for axis, image in zip(axes.flat, images, strict=False):
-        axis.imshow(image.permute(1, 2, 0).cpu())
+        axis.imshow(image.permute(1, 2, 0).cpu(), interpolation="nearest")
     for axis, title in zip(axes.flat, broken, strict=False):
         axis.set_title(title, fontsize=8)
     return figure
 
 
-def plot_matrix(matrix: Tensor, rows: Sequence[str], columns: Sequence[str], label: str, axis: Axes | None = None) -> Axes:
-    """A heatmap of a matrix (len(rows), len(columns)); `label` says what its colours measure."""
+def plot_matrix(
+    matrix: Tensor, rows: Sequence[str], columns: Sequence[str], label: str, axis: Axes | None = None, bar: bool = True
+) -> Axes:
+    """A heatmap of a matrix (len(rows), len(columns)); `label` says what its colours measure, beside their `bar`."""
     axis = axis or plt.gca()
-    sns.heatmap(
-        matrix.cpu(), xticklabels=list(columns), yticklabels=list(rows), cmap="viridis", cbar_kws={"label": label}, ax=axis
-    )
+    names = {"xticklabels": list(columns), "yticklabels": list(rows)}
+    sns.heatmap(matrix.cpu(), **names, cmap="viridis", cbar=bar, cbar_kws={"label": label} if bar else None, ax=axis)
     if max(map(len, columns)) > 2:
         plt.setp(axis.get_xticklabels(), rotation=60, ha="right", rotation_mode="anchor")
     else:
