@@ -46,7 +46,7 @@ class Recipe:
 RECIPES = {
     "small": Recipe(epochs=3, batch_size=128),
     "medium": Recipe(epochs=10, batch_size=250, convolution_learning_rate=0.15, label_smoothing=0.1),
-    "vit-small": Recipe(epochs=20, learning_rate=1e-3),
+    "vit-small": Recipe(epochs=20, batch_size=128, learning_rate=2e-3),
 }
 
 
