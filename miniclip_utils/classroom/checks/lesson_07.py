@@ -38,6 +38,10 @@ class Toy(nn.Module):
 BATCHES, PAIRS = 4, 6
 
 
+def set_scale(model: Toy, value: Tensor) -> None:
+    model.logit_scale.data = value.detach()
+
+
 def trained(function: Function, seed: int, epoch: int) -> dict[str, Any]:
     """What a loop does to a toy: rates, loss, floor and weights at each moment at which it waits, and at its end."""
     torch.manual_seed(seed)
@@ -50,7 +54,7 @@ def trained(function: Function, seed: int, epoch: int) -> dict[str, Any]:
     towers = [*model.image_encoder.parameters(), *model.text_encoder.parameters()]
     # The scale starts above its cap, and each step moves it up.
     optimizers = [torch.optim.SGD(towers[:3], lr=0.02), torch.optim.SGD(towers[3:], lr=0.05)]
-    optimizers[0].register_step_post_hook(lambda *_: model.logit_scale.data.add_(0.3))
+    optimizers[0].register_step_post_hook(lambda *_: set_scale(model, model.logit_scale + 0.3))
     recipe = loop.Recipe(epochs=2, batch_size=PAIRS, warmup=0.375, label_smoothing=0.2)  # 3 of 8 steps
     seen: dict[str, Any] = {"each step yields": "(loss, floor)"}
     seen |= {name: [] for name in ("rates", "loss", "floor", "weights", "keeps a graph")}
