@@ -166,6 +166,8 @@ def draw_features() -> dict[str, tuple[Tensor, Tensor, Tensor, bool]]:
 def loss_or_gradient(function: Function, image: Tensor, text: Tensor, scale: Tensor, gradient: bool) -> object:
     arguments = [argument.requires_grad_() for argument in (image, text, scale)]
     value = solved(function(unit(image), unit(text), scale))
+    if isinstance(value, float):
+        return "a float"  # so that it differs from a tensor of shape (1,)
     return gradients(value, arguments) if gradient else value
 
 
