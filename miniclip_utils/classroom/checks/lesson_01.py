@@ -283,8 +283,8 @@ def draw_right() -> list[tuple[Tensor, Tensor]]:
 
 def per_thousand(function: Function, one: Tensor, other: Tensor) -> dict[str, float] | str:
     answer = solved(function(one, other))
-    if isinstance(answer, Tensor) and answer.numel() == 2:
-        answer = tuple(answer.flatten())
+    if getattr(answer, "shape", None) == (2,):  # a tensor or an array
+        answer = tuple(answer)
     if not isinstance(answer, (tuple, list)) or len(answer) != 2:
         return "not two numbers"
     return {name: 1_000 * solved(number) for name, number in zip(("difference · 1000", "± · 1000"), answer, strict=True)}

@@ -142,10 +142,12 @@ def names_and_shapes(module: nn.Module) -> dict[str, list[int]]:
     return {name: list(parameter.shape) for name, parameter in module.named_parameters()}
 
 
-def passed(module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+def passed(module: nn.Module, x: Tensor) -> dict[str, Any]:
     """What comes out in evaluation and in training, and the gradient that reaches the input."""
     with torch.no_grad():
         in_evaluation = solved(module.eval()(x.clone()))
+    if not isinstance(in_evaluation, Tensor):
+        return {"in evaluation": in_evaluation}
     x = x.clone().requires_grad_()
     in_training = module.train()(x)
     (gradient,) = torch.autograd.grad(in_training.square().sum(), x)
@@ -402,7 +404,8 @@ def ignored_position(answer: Function, feature_map: Tensor) -> bool:
     right=largest,
     mistakes={
         "this is the mean, which the tower has already": average,
-        "this is a multiple of the mean": lambda x: x.sum(dim=(2, 3)),
+        "this is the mean, scaled or shifted": lambda x: x.sum(dim=(2, 3)),
+        "all channels get the same number": lambda x: x.amax(dim=(1, 2, 3))[:, None].expand(-1, 16),
         "a single image gives the shape (16,)": lambda x: largest(x).squeeze(),
         "its shape is (6, 16, 1, 1), and should be (6, 16)": lambda x: x.amax(dim=(2, 3), keepdim=True),
         "its shape is (6, 144), and should be (6, 16)": lambda x: x.flatten(1),
@@ -435,8 +438,13 @@ def one_vector(answer: Function) -> str | None:
                 return "an image's vector depends on the other images in the batch"
             if height * width > 1 and torch.allclose(out, average(feature_map), atol=1e-5):
                 return "this is the mean, which the tower has already: try another way"
-            if height * width > 1 and torch.allclose(F.normalize(out), F.normalize(average(feature_map)), atol=1e-5):
-                return "this is a multiple of the mean, and nothing new once features are normalised: try another way"
+            if height * width > 1 and torch.allclose(out, out[:, :1].expand(-1, 16)):
+                return "all channels get the same number: each has a value of its own"
+            mean = average(feature_map)
+            scaled = torch.allclose(F.normalize(out), F.normalize(mean), atol=1e-5)
+            shifted = torch.stack([out.flatten(), mean.flatten()]).double().corrcoef()[0, 1].abs() > 1 - 1e-8
+            if height * width > 1 and (scaled or shifted):
+                return "this is the mean, scaled or shifted, and nothing new: try another way"
             if ignored_position(answer, feature_map.detach()):
                 return (
                     f"there is a position that the result does not depend on, for a feature map {tuple(feature_map.shape)}"

@@ -11,26 +11,28 @@ from ... import image_encoder
 from . import Function, exercise, solved
 
 
-def cut(order: str, shape: tuple[int, ...] = (2, 6, 12)) -> Function:
+def cut(order: str, shape: tuple[int, ...] = (2, 6, -1)) -> Function:
     """Splits images into n, c, r (rows of patches), y, q (columns of patches), x; then permutes and reshapes."""
     return lambda images, p: torch.einsum(f"ncryqx->{order}", images.reshape(2, 3, 2, p, 3, p)).reshape(shape)
 
 
 @exercise(
-    inputs=lambda: (torch.randn(2, 3, 4, 6), 2),
+    inputs=lambda: [(torch.randn(2, 3, 4, 6), 2), (torch.randn(2, 3, 6, 9), 3)],
     mistakes={
         "a reshape alone cuts across the patches: split both sides, then permute": cut("ncryqx"),
         "the channels are apart, but a run of pixels along a row is no square: split the rows and the columns": (
-            lambda images, p: images.reshape(2, 3, 6, p * p).transpose(1, 2).reshape(2, 6, 12)
+            lambda images, p: images.reshape(2, 3, 6, p * p).transpose(1, 2).reshape(2, 6, -1)
         ),
         "each patch is a column: make it a row, (N, patches, C·p·p)": lambda images, p: F.unfold(images, p, stride=p),
         "within a patch the channels come last: keep them in front, as a convolution's weight has them": cut("nrqyxc"),
         "the patches run down the columns: count them row by row, as we read": cut("nqrcyx"),
         "within a patch, rows and columns are swapped": cut("nrqcxy"),
-        "each channel is cut by itself: a patch holds all its channels": cut("ncrqyx", shape=(2, 18, 4)),
-        "the images run together: keep N as the first dimension": cut("nrqcyx", shape=(12, 12)),
-        "the grid is kept: its rows and columns become one dimension of patches": cut("nrqcyx", shape=(2, 2, 3, 12)),
-        "each patch is kept as a picture: flatten it to C·p·p numbers": cut("nrqcyx", shape=(2, 6, 3, 2, 2)),
+        "each channel is cut by itself: a patch holds all its channels": cut("ncrqyx", shape=(2, 18, -1)),
+        "the images run together: keep N as the first dimension": cut("nrqcyx", shape=(12, -1)),
+        "the grid is kept: its rows and columns become one dimension of patches": cut("nrqcyx", shape=(2, 2, 3, -1)),
+        "each patch is kept as a picture: flatten it to C·p·p numbers": (
+            lambda images, p: cut("nrqcyx")(images, p).unflatten(2, (3, p, p))
+        ),
     },
 )
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -132,10 +134,10 @@ def first_then_rest(x: Tensor, position: Tensor) -> Tensor:
         "it keeps an axis of size 1: one feature for each image is (N, width)": (
             tower(read=lambda self, x: self.norm_out(x[:, :1]))
         ),
-        "the feature is the mean of all tokens: read it at the class token, index 0": (
+        "the feature is the mean or the sum of all tokens: read it at the class token, index 0": (
             tower(read=lambda self, x: self.norm_out(x.mean(dim=1)))
         ),
-        "the feature is the mean of the patches: read it at the class token, index 0": (
+        "the feature is the mean or the sum of the patches: read it at the class token, index 0": (
             tower(read=lambda self, x: self.norm_out(x[:, 1:].mean(dim=1)))
         ),
         "the feature is read at index 1, the first patch: the class token is index 0": (
@@ -235,6 +237,7 @@ def reckon(
             )
         ),
     },
+    tolerance=1e-12,
 )
 def vit_size(image_size: int, patch_size: int, width: int, layers: int) -> tuple[int, int]:
     tokens = len(range(0, image_size, patch_size)) ** 2 + 1
@@ -260,7 +263,7 @@ def attend(query: Callable[[Tensor], Tensor] = mean, scale: float | None = None,
 
 
 @exercise(
-    inputs=lambda: (torch.randn(3, 6, 8),),
+    inputs=lambda: {"": (torch.randn(3, 6, 8),), "for a single image": (torch.randn(1, 9, 4),)},
     mistakes={
         "all patches weigh the same: this is the plain mean, which is only the query": mean,
         "the scores are not divided by √D: without it, large vectors make the softmax pick one patch": attend(scale=1),

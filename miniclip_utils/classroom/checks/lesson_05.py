@@ -1,7 +1,7 @@
 """Checks of lesson 05: the forward pass, the loss, its gradient, the least loss at a scale, and the cap of the scale."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,7 +43,14 @@ def logits_or_gradient(forward: Function, model: MiniCLIP, images: Tensor, token
         return forward(model, images, tokens)
     per_image, _ = forward(model, images, tokens)
     reached = (model.logit_scale, model.image_projection.weight, model.text_projection.weight)
-    return list(torch.autograd.grad(per_image.square().sum(), reached))
+    return gradients(per_image.square().sum(), reached)
+
+
+def gradients(value: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Of each leaf, its gradient: zeros where none reaches it."""
+    if not value.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True))
 
 
 def both(logits: Callable[[MiniCLIP, Tensor, Tensor], Tensor]) -> Function:
@@ -92,6 +99,10 @@ def unit_before_projection(model: MiniCLIP, images: Tensor, tokens: Tensor) -> T
     outcome=logits_or_gradient,
     package=MiniCLIP.forward,
     mistakes={
+        "nothing gets a gradient: `torch.no_grad()` or `.detach()` cuts it off": torch.no_grad()(SCALED),
+        "no gradient reaches the features: `.detach()` cuts it off, and the towers are never trained": (
+            both(lambda model, i, t: model.logit_scale.exp() * cosines(model, i, t).detach())
+        ),
         "no gradient reaches the scale: `.item()` or `.detach()` cuts it off, and it is never learned": (
             both(lambda model, i, t: model.logit_scale.exp().detach() * cosines(model, i, t))
         ),
@@ -147,15 +158,17 @@ def loss(logits: Tensor) -> Tensor:
 
 
 def draw_features() -> dict[str, tuple[Tensor, Tensor, Tensor, bool]]:
-    image, text = (unit(torch.randn(6, 4, dtype=torch.float64)) for _ in range(2))
+    image, text = (torch.randn(6, 4, dtype=torch.float64) for _ in range(2))
     scale = torch.tensor(5.0, dtype=torch.float64)
     return {"": (image, text, scale, False), "in its gradient": (image, text, scale, True)}
 
 
 def loss_or_gradient(function: Function, image: Tensor, text: Tensor, scale: Tensor, gradient: bool) -> object:
     arguments = [argument.requires_grad_() for argument in (image, text, scale)]
-    value = function(*arguments)
-    return list(torch.autograd.grad(solved(value), arguments)) if gradient else value
+    value = solved(function(unit(image), unit(text), scale))
+    if isinstance(value, float):
+        return "a float"  # so that it differs from a tensor of shape (1,)
+    return gradients(value, arguments) if gradient else value
 
 
 def of_logits(function: Callable[[Tensor], object]) -> Function:
@@ -168,6 +181,10 @@ def of_logits(function: Callable[[Tensor], object]) -> Function:
     outcome=loss_or_gradient,
     package=package_loss,
     mistakes={
+        "nothing gets a gradient: `torch.no_grad()` or `.detach()` cuts it off": of_logits(lambda x: loss(x).detach()),
+        "no gradient reaches the features: `.detach()` cuts it off, and the towers are never trained": (
+            lambda image, text, scale: loss(scale * (image @ text.T).detach())
+        ),
         "no gradient reaches the scale: `.item()` or `.detach()` cuts it off, and it is never learned": (
             lambda image, text, scale: loss(scale.detach() * image @ text.T)
         ),
@@ -215,7 +232,7 @@ def gradient(x: Tensor) -> Tensor:
 
 @exercise(
     inputs=lambda: (torch.randn(5, 5, dtype=torch.float64),),
-    outcome=torch.no_grad()(lambda function, logits: function(logits)),  # so that autograd gives an error
+    outcome=torch.inference_mode()(lambda function, logits: function(logits.clone())),  # autograd gives an error there
     mistakes={
         "this asks autograd: write the formula instead": lambda x: torch.autograd.grad(x.logsumexp(dim=1).sum(), x),
         "one direction is missing: this is the gradient of image → text alone": rows,
@@ -237,7 +254,7 @@ def gradient(x: Tensor) -> Tensor:
     tolerance=1e-6,
 )
 def logit_gradient(logits: Tensor) -> Tensor:
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         logits = logits.clone().requires_grad_()
         return torch.autograd.grad(loss(logits), logits)[0]
 
@@ -275,20 +292,36 @@ def least_loss(n: int, scale: float) -> float:
     return costs(scale * unit(vectors) @ unit(vectors).T).mean().item()
 
 
+class Watched(nn.Module):
+    """Knows whether one of its parameters was asked for."""
+
+    touched = False
+
+    def __getattr__(self, name: str) -> Any:
+        vars(self)["touched"] = True
+        return super().__getattr__(name)
+
+
 def cap_each(function: Function, starts: tuple[float, ...]) -> object:
     """What becomes of temperatures that start so: each value, and whether it can still be learned.
 
-    Or what is returned where nothing has changed, and so for a stub nothing at all.
+    Where nothing has changed, what is returned, too: for a stub, which does not even look at the temperature, nothing.
     """
-    outcomes, changed = [], False
+    outcomes: dict[str, Any] = {}
+    changed = touched = False
     for start in starts:
-        model: Any = nn.Module()
-        model.logit_scale = nn.Parameter(torch.tensor(start))
-        trained = model.logit_scale  # what an optimizer holds
+        model: Any = Watched()
+        model.logit_scale = trained = nn.Parameter(torch.tensor(start))  # what an optimizer holds
+        model.touched = False
         returned = function(model)
+        touched = touched or model.touched
         changed = changed or not isinstance(model.logit_scale, Tensor) or model.logit_scale.item() != start
-        outcomes.append([model.logit_scale, model.logit_scale is trained, trained.requires_grad])
-    return outcomes if changed else [["unchanged", solved(returned)]]
+        outcomes[f"t = {start:g} becomes"] = model.logit_scale
+        outcomes[f"t = {start:g} is the same parameter"] = model.logit_scale is trained
+        outcomes[f"t = {start:g} is still learned"] = trained.requires_grad
+    if not changed:
+        outcomes["returned"] = "nothing" if touched and returned is None else solved(returned)
+    return outcomes
 
 
 def set_to(value: Callable[[Tensor], Tensor]) -> Function:
@@ -318,6 +351,9 @@ def frozen(model: Any) -> None:
         ),
         "this returns the capped scale, as the broken version does: cap the parameter itself, in place": (
             lambda model: model.logit_scale.exp().clamp(max=100)
+        ),
+        "the parameter stays as it is: `clamp` gives a capped copy, and `clamp_` changes it in place": (
+            lambda model: 0 * model.logit_scale.item() or None
         ),
         "this returns a capped copy, and the parameter stays as it is: change it in place, with `clamp_`": (
             lambda model: model.logit_scale.clamp(max=math.log(100))

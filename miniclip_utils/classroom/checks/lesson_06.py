@@ -11,12 +11,18 @@ from . import Function, examined, exercise, solved
 
 
 def with_gradients(function: Function, *arguments: Tensor | float) -> list[Tensor]:
-    """The loss, and its gradients with respect to all arguments that have one."""
+    """The loss, and its gradients with respect to all arguments that have one: of unit vectors, what turns them."""
     given = [a.clone().requires_grad_() if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments]
     leaves = [a for a in given if isinstance(a, Tensor) and a.requires_grad]
     # Copies, so that an answer may change what it is given.
     loss = solved(function(*(a.clone() if isinstance(a, Tensor) else a for a in given)))
-    return [loss, *torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)]
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        return [loss, *(torch.zeros_like(leaf) for leaf in leaves)]
+    gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+    return [
+        loss,
+        *(g if g.dim() == 0 else g - (g * a).sum(1, keepdim=True) * a for g, a in zip(gradients, leaves, strict=True)),
+    ]
 
 
 def features() -> tuple[Tensor, Tensor]:
@@ -114,6 +120,12 @@ def soft(labels: Tensor) -> Tensor:
             lambda i, t, s, labels, smoothing=0.0: (
                 -sum(((s * x @ y.T).softmax(dim=1) * same(labels)).sum(dim=1).log().mean() for x, y in ((i, t), (t, i))) / 2
             )
+        ),
+        "nothing gets a gradient: `torch.no_grad()` or `.detach()` cuts it off": (
+            lambda i, t, s, labels, smoothing=0.0: with_targets(soft)(i, t, s, labels, smoothing).detach()
+        ),
+        "no gradient reaches the scale: `.item()` or `.detach()` cuts it off, and it is never learned": (
+            lambda i, t, s, labels, smoothing=0.0: with_targets(soft)(i, t, s.detach(), labels, smoothing)
         ),
         "the loss is no tensor with a gradient: return it without .item()": (
             lambda i, t, s, labels, smoothing=0.0: with_targets(soft)(i, t, s, labels, smoothing).item()
@@ -248,12 +260,19 @@ def limits(pairs: int, captions: int) -> tuple[float, float]:
     right=limits,
     mistakes={words: lambda n, c, wrong=wrong: (wrong(n, c), distinct(n, c) / n) for words, wrong in FLOORS.items()}
     | {words: lambda n, c, wrong=wrong: (mean_floor(n, c), wrong(n, c)) for words, wrong in CEILINGS.items()}
-    | {"the two are in the wrong order: floor first, then ceiling": lambda n, c: limits(n, c)[::-1]},
+    | {"the two are in the wrong order: floor first, then ceiling": lambda n, c: limits(n, c)[::-1]}
+    | {"return two numbers, floor and ceiling": mean_floor},
 )
 def expected_limits(answer: Function) -> str | None:
     few = int(torch.randint(5, 9, ()))
     calls = [(128, 10), (64, 16), (8, 3), (20, few)]
-    got = [tuple(float(solved(number)) for number in solved(answer(*call))) for call in calls]
+    got = []
+    for call in calls:
+        pair = solved(answer(*call))
+        pair = pair.tolist() if isinstance(pair, Tensor) else pair
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            return "return two numbers, floor and ceiling"
+        got.append(tuple(float(solved(number)) for number in pair))
 
     def fits(numbers: list[float], formula: Function) -> bool:
         exact = (formula(*call) for call in calls)
@@ -270,7 +289,9 @@ def expected_limits(answer: Function) -> str | None:
             for words, formula in formulas.items():
                 if fits(numbers, formula):
                     return words
-            return f"for 128 pairs of 10 captions the {name} is {numbers[0]:.4g}, and should be {right(128, 10):.4g}"
+            k = next(k for k, call in enumerate(calls) if abs(numbers[k] - right(*call)) >= 3e-3 or numbers[k] != numbers[k])
+            n, c = calls[k]
+            return f"for {n} pairs of {c} captions the {name} is {numbers[k]:.4g}, and should be {right(n, c):.4g}"
     return None
 
 
@@ -331,6 +352,15 @@ def answers(labels: Tensor | None) -> Tensor:
             lambda i, t, s, b, labels=None: (
                 F.binary_cross_entropy_with_logits(s * i @ t.T + b, shares(answers(labels)), reduction="sum") / 7
             )
+        ),
+        "nothing gets a gradient: `torch.no_grad()` or `.detach()` cuts it off": (
+            lambda i, t, s, b, labels=None: (sigmoid_cost(s * i @ t.T + b, answers(labels)).sum() / 7).detach()
+        ),
+        "no gradient reaches the scale: `.item()` or `.detach()` cuts it off, and it is never learned": (
+            lambda i, t, s, b, labels=None: sigmoid_cost(s.detach() * i @ t.T + b, answers(labels)).sum() / 7
+        ),
+        "no gradient reaches the bias: `.item()` or `.detach()` cuts it off, and it is never learned": (
+            lambda i, t, s, b, labels=None: sigmoid_cost(s * i @ t.T + b.detach(), answers(labels)).sum() / 7
         ),
         "the loss is no tensor with a gradient: return it without .item()": (
             lambda i, t, s, b, labels=None: sigmoid_cost(s * i @ t.T + b, answers(labels)).sum().item() / 7

@@ -38,6 +38,10 @@ class Toy(nn.Module):
 BATCHES, PAIRS = 4, 6
 
 
+def set_scale(model: Toy, value: Tensor) -> None:
+    model.logit_scale.data = value.detach()
+
+
 def trained(function: Function, seed: int, epoch: int) -> dict[str, Any]:
     """What a loop does to a toy: rates, loss, floor and weights at each moment at which it waits, and at its end."""
     torch.manual_seed(seed)
@@ -48,10 +52,12 @@ def trained(function: Function, seed: int, epoch: int) -> dict[str, Any]:
         for _ in range(BATCHES)
     ]
     towers = [*model.image_encoder.parameters(), *model.text_encoder.parameters()]
-    # The scale starts above its cap, and only the cap moves it.
+    # The scale starts above its cap, and each step moves it up.
     optimizers = [torch.optim.SGD(towers[:3], lr=0.02), torch.optim.SGD(towers[3:], lr=0.05)]
-    recipe = loop.Recipe(epochs=2, batch_size=PAIRS, warmup=0.4, label_smoothing=0.2)
-    seen: dict[str, list[Any]] = {name: [] for name in ("rates", "loss", "floor", "weights", "keeps a graph")}
+    optimizers[0].register_step_post_hook(lambda *_: set_scale(model, model.logit_scale + 0.3))
+    recipe = loop.Recipe(epochs=2, batch_size=PAIRS, warmup=0.375, label_smoothing=0.2)  # 3 of 8 steps
+    seen: dict[str, Any] = {"each step yields": "(loss, floor)"}
+    seen |= {name: [] for name in ("rates", "loss", "floor", "weights", "keeps a graph")}
 
     def look() -> None:
         seen["rates"].append([optimizer.param_groups[0]["lr"] for optimizer in optimizers])
@@ -61,6 +67,8 @@ def trained(function: Function, seed: int, epoch: int) -> dict[str, Any]:
     for step in islice(solved(function(model, loader, optimizers, tokens, recipe, epoch)), 4 * BATCHES):
         if step is None or step is ...:
             raise NotSolved
+        if not isinstance(step, (tuple, list)) or len(step) != 2:
+            return {"each step yields": f"of type {type(step).__name__}"}
         loss, floor = step
         look()
         seen["loss"].append(torch.as_tensor(loss).item())
@@ -111,6 +119,8 @@ def an_epoch(**wrong: Any) -> Function:
             if "adds up" not in wrong:
                 model.zero_grad()
             loss.backward()
+            if "clamp between" in wrong:
+                model.clamp_logit_scale()
             if "zero after" in wrong:
                 for parameter in model.parameters():
                     parameter.grad.zero_()
@@ -118,7 +128,7 @@ def an_epoch(**wrong: Any) -> Function:
                 optimizer.step()
             if "rates late" in wrong:
                 set_rates(begin + count)
-            if "no clamp" not in wrong and "clamp first" not in wrong:
+            if not {"no clamp", "clamp first", "clamp between"} & set(wrong):
                 model.clamp_logit_scale()
             targets = targets_by_hand(labels, 0.0 if "plain floor" in wrong else recipe.label_smoothing)
             floor = torch.special.entr(targets).sum(dim=1).mean()
@@ -133,12 +143,17 @@ def an_epoch(**wrong: Any) -> Function:
     outcome=trained,
     package=loop.train_epoch,
     mistakes={
-        "no gradient reaches the step: `zero_grad` stands between it and `backward`": an_epoch(**{"zero after": 1}),
+        "nothing is learned: `zero_grad`, `backward` and the steps of all optimizers come in this order": (
+            an_epoch(**{"zero after": 1})
+        ),
         "the gradients of all batches add up: set them to zero before each `backward`": an_epoch(**{"adds up": 1}),
         "only the first optimizer takes a step": an_epoch(first=1),
         "the model stays in evaluation mode: BatchNorm uses its running statistics": an_epoch(**{"no train mode": 1}),
         "the scale is not capped: clamp it after the step": an_epoch(**{"no clamp": 1}),
         "the scale is capped before the step, which may move it above the cap again": an_epoch(**{"clamp first": 1}),
+        "the scale is capped between `backward` and the step, which may move it above the cap again": (
+            an_epoch(**{"clamp between": 1})
+        ),
         "the schedule starts anew with each epoch: its first step has the number epoch × len(loader)": (
             an_epoch(begin=lambda epoch, loader: 0)
         ),
@@ -232,8 +247,10 @@ def learning_rate_factor(step: int, total_steps: int, warmup_steps: int) -> floa
         "take all that `state_dict()` names": lambda model: copy.deepcopy(dict(model.named_buffers())),
         "of type ndarray: keep tensors": lambda model: {n: t.numpy().copy() for n, t in model.state_dict().items()},
         "moves on with the model": lambda model: model.state_dict(),
-        "which rounds it": lambda model: {n: t.bfloat16() for n, t in model.state_dict().items()},
+        "is kept as torch.bfloat16": lambda model: {n: t.bfloat16() for n, t in model.state_dict().items()},
         "has other values than the model had": lambda model: {n: torch.zeros_like(t) for n, t in model.state_dict().items()},
+        "does not belong there": lambda model: {**copy.deepcopy(model.state_dict()), "step": torch.tensor(10)},
+        "is left in evaluation mode": lambda model: copy.deepcopy(model.eval().state_dict()),
         "as in `broken_snapshot`": lambda model: {n: p.detach() for n, p in model.named_parameters()},
     },
 )
@@ -246,23 +263,29 @@ def snapshot(answer: Function) -> str | None:
         return f"it is of type {type(got).__name__}: return a dict from names to tensors"
     if other := [name for name in got if name in before and not isinstance(got[name], Tensor)]:
         return f"{other[0]} is of type {type(got[other[0]]).__name__}: keep tensors, which `load_state_dict` takes back"
+    if not model.training:
+        return "the model is left in evaluation mode, and training goes on"
     with torch.no_grad():  # training goes on
         for tensor in model.state_dict().values():
             tensor.add_(1)
     lost = [name for name in before if name not in got]
     now = model.state_dict()
     moved = [name for name in before if name in got and torch.equal(got[name], now[name])]
-    if lost and moved:
+    running = [name for name in lost if name.startswith("1.running")]
+    buffers_alone = running and not any(name in lost for name, _ in model.named_parameters())
+    if buffers_alone and moved:
         return f"{moved[0]} still moves with the model, and {lost[0]} is missing, both as in `broken_snapshot`"
-    if running := [name for name in lost if name.startswith("1.running")]:
+    if buffers_alone:
         return f"{running[0]} is missing: BatchNorm's running statistics are no parameters, but evaluation needs them"
     if lost:
         return f"{lost[0]} is missing: take all that `state_dict()` names"
     if moved:
         return f"{moved[0]} moves on with the model: `state_dict()` hands out the tensors themselves, so copy each"
+    if extra := [name for name in got if name not in before]:
+        return f"{extra[0]} does not belong there: `load_state_dict` would refuse it"
     for name, tensor in before.items():
         if got[name].dtype != tensor.dtype:
-            return f"{name} is kept as {got[name].dtype}, which rounds it: a run could not go on from there exactly"
+            return f"{name} is kept as {got[name].dtype}: keep {tensor.dtype}, so that a run goes on from there exactly"
         if not torch.equal(got[name], tensor):
             return f"{name} has other values than the model had"
     return None

@@ -12,7 +12,7 @@ from . import exercise, solved
 
 
 def draw_points() -> tuple[Tensor, Tensor]:
-    points = torch.linspace(-1.3, 1.3, 27, dtype=torch.float64) + 0.02 * torch.rand(())
+    points = torch.linspace(-1.3, 1.3, 27) + 0.02 * torch.rand(())
     x, y = torch.meshgrid(points, points, indexing="xy")
     return x.contiguous(), y.contiguous()  # which an answer may change in place
 
@@ -78,7 +78,7 @@ def ring_of(outer: float, inner: float) -> Callable[[float], float]:
         "this is the area in units of the radius: one radius is `radius` pixels, so an area grows with its square": (
             lambda radius: ring_of(0.97, 0.53)(1)
         ),
-        "the radius is not squared: twice the radius takes four times the ink": (
+        "this grows with the radius, and not with its square: twice the radius takes four times the ink": (
             lambda radius: ring_of(0.97, 0.53)(1) * radius
         ),
         "this is the whole disc: the hole, of radius 0.75 - 0.22, takes no ink": ring_of(0.97, 0),
