@@ -56,7 +56,7 @@ def class_token(ax, x):
     arrow(ax, (x + 37, 220), (x + 37, 255), (x + 59, 255))
     box(ax, x + 61, 238, 130, 34, IMAGE, "LayerNorm", 13)
     arrow(ax, (x + 126, 274), (x + 126, 312))
-    result(ax, x, "it learns what to gather")
+    result(ax, x, "its attention is learned")
 
 
 def attention_pooling(ax, x):

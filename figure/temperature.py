@@ -9,9 +9,9 @@ from style import GRAY, LINE, MATCH, OTHER, canvas, panel, save, text, tint
 
 COSINES = np.array([0.60, 0.55, 0.40, -0.10])
 SCALES = [
-    (1, "exp(t) = 1", "all count nearly alike"),
-    (1 / 0.07, "exp(t) = 14.3, the start", "the close ones count"),
-    (100, "exp(t) = 100, the cap", "only the best counts"),
+    (1, "exp(t) = 1", "nearly equal"),
+    (1 / 0.07, "exp(t) = 14.3, the start", "the two closest dominate"),
+    (100, "exp(t) = 100, the cap", "only the best remains"),
 ]
 WIDTH, BASE, HEIGHT = 252, 262, 180  # of a panel; of the bars: their foot, and 100%
 

@@ -33,9 +33,9 @@ def captions(ax):
     arrow(ax, (324, 232), (360, 232))
     tower(ax, 362, 196, 84, 72, TEXT, "text\nencoder")
     arrow(ax, (447, 232), (460, 232))
-    box(ax, 462, 214, 46, 36, TEXT, "hand\nout", 11)
+    box(ax, 462, 214, 46, 36, TEXT, "one per\nimage", 11)
     arrow(ax, (509, 232), (528, 232))
-    text(ax, 280, 266, "as many as there are", 11, GRAY)
+    text(ax, 280, 266, "K ≤ B of them", 11, GRAY)
 
 
 def loss(ax):
