@@ -189,7 +189,9 @@ def climb(rung: Rung, seed: int = 0) -> float:
 
 
 def plot(marked: str, yours: float | None = None) -> Axes:
-    """The whole ladder from its log, mean ± standard deviation over the seeds, with one rung marked.
+    """The ladder from its log up to one rung, which is marked: mean ± standard deviation over the seeds.
+
+    The rows above stay empty, so that no later lesson's result is given away.
 
     Args:
         marked: a name of `RUNGS`.
@@ -197,14 +199,15 @@ def plot(marked: str, yours: float | None = None) -> Axes:
     """
     rows = [json.loads(line) for line in LOG.read_text().splitlines()]
     axis = plt.subplots(figsize=(7, 3.8))[1]
-    for height, name in enumerate(RUNGS):
+    top = list(RUNGS).index(marked)
+    for height, name in enumerate(list(RUNGS)[: top + 1]):
         percents = [100 * row["never_seen_top1"] for row in rows if row["rung"] == name]
         mean, deviation = statistics.mean(percents), statistics.stdev(percents)
         color = MATCH if name == marked else "grey"
         axis.errorbar(mean, height, xerr=deviation, fmt="o", color=color, capsize=3)
         axis.text(102, height, f"{mean:.0f} ± {deviation:.0f}", va="center", fontsize=9)  # right of the frame
     if yours is not None:
-        place = (100 * yours, list(RUNGS).index(marked))
+        place = (100 * yours, top)
         axis.plot(*place, "*", color="black", markersize=10)
         axis.annotate("this run", place, (0, -6), textcoords="offset points", ha="center", va="top", fontsize=8)
     axis.set(yticks=range(len(RUNGS)), yticklabels=list(RUNGS), ylim=(-0.7, len(RUNGS) - 0.4), xlim=(0, 100))
