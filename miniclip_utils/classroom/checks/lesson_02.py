@@ -340,6 +340,13 @@ def walk(grow: Callable[[int, int, int], int], start: int = 1) -> Function:
     return size
 
 
+def scaled_forwards(layers: list[tuple[int, int]]) -> int:
+    size = 1
+    for kernel_size, stride in layers:
+        size = size * stride + kernel_size - 1
+    return size
+
+
 def strides_added(layers: list[tuple[int, int]]) -> int:
     size, step = 1, 1
     for kernel_size, stride in layers:
@@ -364,6 +371,7 @@ def strides_added(layers: list[tuple[int, int]]) -> int:
             walk(lambda k, s, d: (k - 1) * s)
         ),
         "the strides are added up: they multiply": strides_added,
+        "a stride spreads the inputs of the layers after it, not the pixels seen so far": scaled_forwards,
         "the whole kernel is added each time: its first position was there already, so add kernel_size − 1": (
             walk(lambda k, s, d: k * d, start=0)
         ),
