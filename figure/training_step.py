@@ -55,7 +55,7 @@ def update(ax):
     text(ax, 724, 262, "backward", 12, ha="left")
     box(ax, 502, 322, 186, 44, MATCH, "AdamW: matrices with decay,\nthe rest without", 11)
     arrow(ax, (501, 344), (482, 344))
-    box(ax, 316, 322, 164, 44, IMAGE, "Muon: the convolutions,\nmade orthogonal", 11)
+    box(ax, 316, 322, 164, 44, IMAGE, "Muon: convolutions,\northogonal steps", 11)
     arrow(ax, (315, 344), (296, 344))
     box(ax, 178, 322, 116, 44, MATCH, "clamp the scale\nto 100", 11)
     arrow(ax, (177, 344), (158, 344))
