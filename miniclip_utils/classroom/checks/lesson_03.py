@@ -126,13 +126,8 @@ def join_heads(mixed: Tensor) -> Tensor:
     return mixed.transpose(1, 2).flatten(2)
 
 
-class Attention(nn.Module):
-    def __init__(self, width: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.softmax = nn.Softmax(dim=-1)
-        self.out = nn.Linear(width, width)
+class Attention(transformer.MultiHeadAttention):
+    """The parameters are the package's, since the stub gives them; how they are used is not."""
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         q, k, v = split_heads(self, x)
@@ -249,13 +244,10 @@ class MultiHeadAttention(Attention):
     pass
 
 
-class Block(nn.Module):
+class Block(transformer.EncoderBlock):
     def __init__(self, width: int, num_heads: int, activation: type[nn.Module] = nn.GELU):
-        super().__init__()
-        self.norm_1 = nn.LayerNorm(width)
+        super().__init__(width, num_heads, activation)
         self.attention = Attention(width, num_heads)
-        self.norm_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), activation(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         attended = x + self.attention(F.layer_norm(x, x.shape[-1:], self.norm_1.weight, self.norm_1.bias), mask)
@@ -331,25 +323,14 @@ def draw_tokens() -> dict[str, Arguments]:
     }
 
 
-class Tower(nn.Module):
+class Tower(text_encoder.TextTransformer):
+    """The parameters are the package's, since the stub gives them; how they are used is not."""
+
     def __init__(
-        self,
-        vocab_size: int,
-        context_length: int,
-        width: int,
-        layers: int = 3,
-        num_heads: int = 4,
-        eos: int | None = None,
-        activation: type[nn.Module] = nn.GELU,
+        self, vocab_size: int, context_length: int, width: int, layers: int = 3, num_heads: int = 4, eos: int | None = None
     ):
-        super().__init__()
-        self.eos = eos
-        self.token_embedding = nn.Embedding(vocab_size, width)
-        self.positional_embedding = nn.Parameter(torch.zeros(context_length, width))
-        if eos is None:
-            self.cls_token = nn.Parameter(torch.zeros(width))
-        self.blocks = nn.ModuleList(Block(width, num_heads, activation) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
+        super().__init__(vocab_size, context_length, width, layers, num_heads, eos)
+        self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Each caption alone, cut off where nothing more counts, so that no mask for padding is needed."""
