@@ -16,6 +16,7 @@ from miniclip_utils.cli import run_command
 from miniclip_utils.errors import UserError
 
 CELL_TIMEOUT = 600  # seconds
+LESSON_LINK = re.compile(r"\]\(((?:\d|A)\d_\w+)\.ipynb")  # in the Markdown of a lesson, to another one
 
 
 class LessonRun(NamedTuple):

@@ -26,11 +26,10 @@ from miniclip_utils.cli import run_command
 from miniclip_utils.errors import UserError
 from miniclip_utils.files import read_json
 
-from .course import lessons_in, read_lesson, run_lesson
+from .course import LESSON_LINK, lessons_in, read_lesson, run_lesson
 
 SOLUTION = re.compile(r"<details><summary>Solution</summary>(.*?)</details>", re.S)
 FIGURE = re.compile(r"\]\(\.\./(figure/[^)]+)\)")
-LESSON = re.compile(r"\]\(((?:\d|A)\d_\w+)\.ipynb")
 WRITTEN = ".written.json"  # path → hash of what stands there if nobody changed it
 
 NBGRADER_CONFIG = """\
@@ -149,7 +148,7 @@ def nbgrader_edition(lesson: NotebookNode, number: str) -> NotebookNode:
         cells.append(cell)
         if title := re.search(r"### Exercise .*?(●+)", cell.source):
             points = len(title[1])
-        cell.source = LESSON.sub(r"](../\1/\1.ipynb", FIGURE.sub(r"](\1)", cell.source))
+        cell.source = LESSON_LINK.sub(r"](../\1/\1.ipynb", FIGURE.sub(r"](\1)", cell.source))
         if not is_exercise(cell):
             continue
         cell.source = solve(cell.source, solution_after(lesson, index), "### BEGIN SOLUTION", "### END SOLUTION")

@@ -21,7 +21,7 @@ from nbformat.v4 import new_markdown_cell
 from miniclip_utils.cli import run_command
 from miniclip_utils.errors import UserError
 
-from .course import lessons_in, read_lesson
+from .course import LESSON_LINK, lessons_in, read_lesson
 
 WIDTH, HEIGHT = 1280, 800  # of a slide, in pixels
 LINE = 36  # height of a line of text in pixels
@@ -104,7 +104,7 @@ def arrange(lesson: NotebookNode) -> NotebookNode:
         if cell.cell_type == "markdown":
             text = re.sub(r"<details><summary>(Hint|Solution).*?</details>", "", cell.source, flags=re.S)
             text = re.sub(r"\[([^]]*)\]\(#[^)]*\)", r"\1", text)  # slides have no places to lead to
-            text = re.sub(r"\]\(((?:\d|A)\d_\w+)\.ipynb", r"](\1.slides.html", text).replace("](../figure/", "](figure/")
+            text = LESSON_LINK.sub(r"](\1.slides.html", text).replace("](../figure/", "](figure/")
             pieces = [new_markdown_cell(block) for block in blocks_of(text) if block]
         for piece in pieces:
             heading = re.match(r"#+ ", piece.source) if piece.cell_type == "markdown" else None
