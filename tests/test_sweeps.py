@@ -25,7 +25,7 @@ def few_drawings(monkeypatch):
         sweeps.drawings.cache_clear()
         sweeps._row.cache_clear()
 
-    few = {"train": 128, "validation": 30, "seen": 30, "never_seen": 30}
+    few = {"train": 64, "validation": 30, "seen": 30, "never_seen": 30}
     forget()
     monkeypatch.setattr(sweeps, "DRAWINGS", few)
     yield few
@@ -89,16 +89,16 @@ def test_in_a_group_of_equal_captions_each_text_is_right():
 
 
 def test_training_in_one_group_is_the_training_of_the_course(few_drawings, monkeypatch):
-    wanted = sweeps.negatives(64)
+    wanted = sweeps.negatives(32)
     sweeps._row.cache_clear()
-    monkeypatch.setattr(sweeps, "train_epoch", lambda *parts, epoch: sweeps.train_in_groups(*parts, group_size=64))
-    got = sweeps.negatives(64)
+    monkeypatch.setattr(sweeps, "train_epoch", lambda *parts, epoch: sweeps.train_in_groups(*parts, group_size=32))
+    got = sweeps.negatives(32)
     assert got["gap"] == pytest.approx(wanted["gap"], abs=2e-3)
     assert got["cosine"] == pytest.approx(wanted["cosine"], abs=2e-3)
     assert got["logit_scale"] == pytest.approx(wanted["logit_scale"], abs=2e-3)
 
 
-@pytest.mark.parametrize("name, point", [("composition", 3 / 4), ("batch", 32), ("negatives", 4), ("gap", 50.0)])
+@pytest.mark.parametrize("name, point", [("composition", 3 / 4), ("batch", 16), ("negatives", 4), ("gap", 50.0)])
 def test_an_experiment_runs_and_the_same_seed_gives_the_same(few_drawings, name, point):
     run = sweeps.SWEEPS[name].run
     row = run(point, seed=1)
@@ -119,11 +119,11 @@ def test_a_rate_multiplies_the_learning_rates_of_both_optimizers(few_drawings, m
     recipes = []
     monkeypatch.setattr(sweeps, "_row", lambda seed, recipe: recipes.append(recipe) or {})
     sweeps._row.cache_clear = lambda: None
-    sweeps.batch(32, rate=0.5)
-    monkeypatch.setitem(sweeps.RATES, 256, 2.0)
-    sweeps.batch(256)
+    sweeps.batch(64, rate=0.5)
+    monkeypatch.setitem(sweeps.RATES, 128, 2.0)
+    sweeps.batch(128)
     got = [(recipe.batch_size, recipe.learning_rate, recipe.convolution_learning_rate) for recipe in recipes]
-    assert got == [(32, 2.5e-3, 0.05), (256, 1e-2, 0.2)]
+    assert got == [(64, 2.5e-3, 0.05), (128, 1e-2, 0.2)]
 
 
 def test_a_memoriser_knows_no_combination_that_it_never_saw(few_drawings):
@@ -187,9 +187,9 @@ SEEDS = {"composition": 5, "batch": 5, "negatives": 5, "gap": 5}
 
 
 def test_the_log_holds_one_training_four_times():
-    """A quarter held out, batches of 64 at the recipe's rates, one group, a learned scale."""
-    base = {"composition": 1 / 4, "batch": 64, "negatives": 64, "gap": None}
-    assert sweeps.RATES[64] == 1
+    """A quarter held out, batches of 32 at the recipe's rates, one group, a learned scale."""
+    base = {"composition": 1 / 4, "batch": 32, "negatives": 32, "gap": None}
+    assert sweeps.RATES[32] == 1
     found = [[row for row in sweeps.rows(name) if row["point"] == point] for name, point in base.items()]
     for same in zip(*found, strict=True):
         assert len({row["never_seen_top1"] for row in same}) == len({row["gap"] for row in same}) == 1
@@ -204,13 +204,13 @@ def test_each_batch_size_has_the_rate_that_validated_best():
 
 def test_the_tool_measures_the_sweep_that_it_names(few_drawings):
     """A rate that was tried is a batch with this rate."""
-    assert measure("rate", 64, 0, rate=1.0) == sweeps.batch(64, rate=1.0)
+    assert measure("rate", 32, 0, rate=1.0) == sweeps.batch(32, rate=1.0)
     assert measure("gap", 5.0, 0) == sweeps.gap(5.0)
 
 
 def test_the_plot_draws_what_the_rows_say(tmp_path, monkeypatch):
     log = tmp_path / "log.jsonl"
-    values = {2: (0.2, 0.4), 4: (0.5, 0.5), 8: (0.6, 0.6), 16: (0.7, 0.7), 64: (0.9, 1.0)}
+    values = {2: (0.2, 0.4), 4: (0.5, 0.5), 8: (0.6, 0.6), 16: (0.7, 0.7), 32: (0.9, 1.0)}
     lines = [
         {"sweep": "negatives", "point": point, "seed": seed, "seen_top1": value, "never_seen_top1": value / 2}
         for point, both in reversed(values.items())
@@ -226,7 +226,7 @@ def test_the_plot_draws_what_the_rows_say(tmp_path, monkeypatch):
     assert (top - bottom) / 2 == pytest.approx(2**0.5 * 10)  # the deviation of 20 and 40
     stars = [line.get_xydata().tolist() for line in axis.lines if line.get_marker() == "*"]
     assert stars == [[[2, 66]], [[2, 33]]]
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["2", "4", "8", "16", "64"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["2", "4", "8", "16", "32"]
     assert "2 seeds" in axis.get_xlabel()
     plt.close("all")
 
