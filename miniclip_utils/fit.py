@@ -103,11 +103,12 @@ def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, devic
             write_file(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log).encode())
     run.model.eval()
     if rank() == 0:
-        seconds, images = progress["seconds"], recipe.epochs * len(loader) * loader.batch_size * world_size()
+        seconds = progress["seconds"]
+        total = recipe.epochs * len(loader)
         speed = {
-            "steps": recipe.epochs * len(loader),
+            "steps": total,
             "train_seconds": round(seconds, 2),
-            "images_per_second": round(images / seconds, 1),
+            "images_per_second": round(total * loader.batch_size * world_size() / seconds, 1),
         }
         finish(run, splits, out, device, speed)
     return run

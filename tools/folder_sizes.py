@@ -36,12 +36,14 @@ Pictures = dict[tuple[str, str], list[bytes]]  # {(split, class): the content of
 
 def read_pictures(archive: str | Path, classes: tuple[str, ...] = CLASSES) -> Pictures:
     """The files of the classes as they are, in one pass over the archive."""
-    files, found = ImageFiles(archive), {(split, name): [] for split in ("train", "test") for name in classes}
+    files = ImageFiles(archive)
+    found: Pictures = {(split, name): [] for split in ("train", "test") for name in classes}
     for name in files.files:
-        parts = PurePosixPath(name).parts
-        if parts[-3:-1] in found:
+        path = PurePosixPath(name)
+        key = path.parent.parent.name, path.parent.name
+        if key in found:
             with files.open(name) as file:
-                found[parts[-3:-1]].append(file.read())
+                found[key].append(file.read())
     return found
 
 
