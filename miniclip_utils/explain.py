@@ -115,7 +115,7 @@ def occlusion_map(model: MiniCLIP, images: Tensor, text_features: Tensor, size: 
     height, width = images.shape[2:]
     if not 0 < stride <= size <= min(height, width):
         raise ValueError(f"squares of {size} pixels, {stride} apart, do not cover images of {height} by {width}")
-    pixels = normalize(images.to(model.logit_scale.device))
+    pixels = normalize(images.to(model.logit_scale.device, memory_format=torch.channels_last))
     color = pixels.mean(dim=(2, 3), keepdim=True)  # (N, 3, 1, 1)
     fallen, squares = torch.zeros_like(pixels[:, 0]), torch.zeros_like(pixels[:, 0])  # (N, H, W)
     with evaluating(model):
