@@ -15,7 +15,7 @@ from miniclip_utils.classroom.pictures import LOG, SIZES, STARTS, draw_folder, f
 from miniclip_utils.cli import run_command
 
 CURVE = [(k, 120) for k in SIZES]  # (pictures of each class, steps)
-BUDGET = [(4, 60), (16, 60), (4, 240), (16, 240)]  # two points of it with half and with twice the steps
+BUDGET = [(16, 60), (16, 240), (4, 60), (4, 240)]  # two points of it with half and with twice the steps
 
 
 @cache
