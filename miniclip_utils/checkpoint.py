@@ -20,7 +20,7 @@ from .device import find_device
 from .errors import UserError
 from .files import read_json, write_file, write_json
 from .model import MiniCLIP, ModelConfig
-from .tokenizer import WordTokenizer
+from .tokenizer import SPECIAL_TOKENS, WordTokenizer
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"  # of the runs that come with the course
 
@@ -38,6 +38,7 @@ class RunConfig:
     templates: tuple[str, ...]
     vocabulary: tuple[str, ...]
     context_length: int
+    start: str | None = None  # the run whose weights it began with
 
 
 @dataclass
@@ -86,6 +87,34 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
 def bundled_runs() -> list[str]:
     """The names of the weights that come with the course."""
     return sorted(path.parent.name for path in WEIGHTS_FOLDER.glob("*/config.json"))
+
+
+@torch.no_grad()
+def start_from(run: Run, start: Run) -> None:
+    """Gives a run the weights of another one of the same architecture, but for words and positions that this one lacks.
+
+    The image tower, both projections, the temperature and the blocks of the text tower are taken over whole, and so is
+    the vector of each word that both vocabularies hold. The other vectors stay as they are.
+
+    Raises:
+        UserError: the other run has another architecture.
+    """
+    if run.config.model != start.config.model:
+        raise UserError(f"a run cannot start from {start.config.dataset!r}'s: its model is of another architecture")
+    given = start.model.state_dict()
+    rows = {name: tensor.clone() for name, tensor in run.model.state_dict().items() if name in PER_RUN}
+    vectors, positions = (rows[name] for name in PER_RUN)
+    old_vectors, old_positions = (given[name] for name in PER_RUN)
+    known = {word: row for row, word in enumerate(SPECIAL_TOKENS + start.tokenizer.vocabulary)}
+    for row, word in enumerate(SPECIAL_TOKENS + run.tokenizer.vocabulary):
+        if word in known:
+            vectors[row] = old_vectors[known[word]]
+    both = min(len(positions), len(old_positions))
+    positions[:both] = old_positions[:both]
+    run.model.load_state_dict({**given, **rows})
+
+
+PER_RUN = ("text_encoder.token_embedding.weight", "text_encoder.positional_embedding")  # what the captions fix
 
 
 def save_model(model: MiniCLIP, folder: Path) -> None:

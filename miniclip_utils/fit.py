@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .checkpoint import Run, RunConfig, load_checkpoint, new_run, save_checkpoint, save_model
+from .checkpoint import Run, RunConfig, load_checkpoint, load_run, new_run, save_checkpoint, save_model, start_from
 from .data import BatchLoader, ImageTextDataset, normalize
 from .device import device_name
 from .distributed import own_share, rank, world_size
@@ -50,13 +50,18 @@ def new_config(dataset: str, preset: str, seed: int, recipe: Recipe, training: I
 def prepare(
     config: RunConfig, training: ImageTextDataset, device: torch.device
 ) -> tuple[Run, BatchLoader, list[torch.optim.Optimizer], Tensor]:
-    """A run before its first step: seeded weights with a whitened stem, its batches, optimizers and tokenised captions."""
+    """A run before its first step: its batches, optimizers and tokenised captions.
+
+    Its weights are seeded, with a whitened stem; those that its config's `start` has are taken from there.
+    """
     recipe = Recipe(**config.recipe)
     torch.manual_seed(config.seed)
     run = new_run(config)
     if isinstance(run.model.image_encoder, ResNet):
         some = torch.randperm(len(training))[:5000]
         whiten_stem(run.model.image_encoder, normalize(training.images[some]))
+    if config.start is not None:
+        start_from(run, load_run(config.start))
     run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest
     share = replace(training, images=own_share(training.images), labels=own_share(training.labels))
     loader = BatchLoader(share, recipe.batch_size // world_size(), device, recipe.flip, recipe.shift)
@@ -75,7 +80,9 @@ def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, devic
         started = time.perf_counter()
         seed_epoch(config.seed, epoch)
         steps = train_epoch(run.model, loader, optimizers, caption_tokens, recipe, epoch)
-        means = watch(steps, f"epoch {epoch + 1}/{recipe.epochs}", len(loader), loader.batch_size * world_size())
+        left = f", {(recipe.epochs - epoch) * progress['seconds'] / epoch:.0f} s left" if epoch and not rank() else ""
+        title = f"epoch {epoch + 1}/{recipe.epochs}{left}"
+        means = watch(steps, title, len(loader), loader.batch_size * world_size())
         if not math.isfinite(means["loss"]):
             raise UserError(
                 f"the loss is no longer a number in epoch {epoch + 1} of {str(out)!r}: the {epoch} epochs before it are "
@@ -96,8 +103,13 @@ def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, devic
             write_file(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log).encode())
     run.model.eval()
     if rank() == 0:
-        seconds, images = progress["seconds"], recipe.epochs * len(loader) * loader.batch_size * world_size()
-        speed = {"train_seconds": round(seconds, 2), "images_per_second": round(images / seconds, 1)}
+        seconds = progress["seconds"]
+        total = recipe.epochs * len(loader)
+        speed = {
+            "steps": total,
+            "train_seconds": round(seconds, 2),
+            "images_per_second": round(total * loader.batch_size * world_size() / seconds, 1),
+        }
         finish(run, splits, out, device, speed)
     return run
 
@@ -128,10 +140,14 @@ def watch(steps: Iterator[tuple[Tensor, Tensor]], title: str, batches: int, batc
 def finish(run: Run, splits: dict[str, ImageTextDataset], out: Path, device: torch.device, speed: dict[str, float]) -> None:
     """Measures a run on the test images, and writes its weights and metrics, its speed among them."""
     config = run.config
+    guessing = splits["test"].labels.bincount().max().item() / len(splits["test"])  # by naming the same class always
     run.metrics = {
         "dataset": config.dataset,
         "command": command(config),
         "top1": zero_shot_accuracy(run, splits["test"]),
+        "test_images": len(splits["test"]),
+        "guessing_top1": guessing,
+        "above_guessing_top1": above_guessing(guessing, len(splits["test"])),
         "held_out_top1": zero_shot_accuracy(run, splits["held_out"]) if "held_out" in splits else None,
         **speed,
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
@@ -145,6 +161,40 @@ def finish(run: Run, splits: dict[str, ImageTextDataset], out: Path, device: tor
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
+def above_guessing(guessing: float, images: int, chance: float = 0.01) -> float | None:
+    """The lowest accuracy on so many images that guessing reaches in fewer than one of a hundred cases.
+
+    How many of them guessing gets right is binomial. None: so few that it gets even all right more often than that.
+
+    Args:
+        guessing: the probability that it gets one right.
+    """
+    right, tail = images + 1, 0.0
+    while right and guessing < 1:
+        ways = math.lgamma(images + 1) - math.lgamma(right) - math.lgamma(images - right + 2)
+        tail += math.exp(ways + (right - 1) * math.log(guessing) + (images - right + 1) * math.log(1 - guessing))
+        if tail >= chance:
+            break
+        right -= 1
+    return None if right > images else right / images
+
+
+def verdict(metrics: dict[str, Any]) -> tuple[str, bool]:
+    """What the test of a run says, in a sentence or two, and whether that is clearly above guessing."""
+    top1, images, needed = metrics["top1"], metrics["test_images"], metrics["above_guessing_top1"]
+    measured = (
+        f"{top1:.1%} ± {math.sqrt(top1 * (1 - top1) / images):.1%} of {images:,} test pictures are classified correctly; "
+        f"guessing reaches {metrics['guessing_top1']:.1%}."
+    )
+    if needed is None:
+        return f"{measured} So few test pictures cannot tell this model from guessing: add pictures", False
+    if top1 < needed - 1e-6:  # a mean of 32 bits
+        return (
+            f"{measured} Below {needed:.1%} this may be guessing: add pictures, or start from a trained model (--from)"
+        ), False
+    return measured, True
+
+
 def command(config: RunConfig) -> str:
     """The command line that repeats a run."""
     launcher = "python" if world_size() == 1 else f"torchrun --nproc_per_node {world_size()}"
@@ -152,4 +202,5 @@ def command(config: RunConfig) -> str:
         f"{launcher} -m miniclip_utils.train --dataset {shlex.quote(config.dataset)} --preset {config.preset} "
         f"--epochs {config.recipe['epochs']} --batch-size {config.recipe['batch_size']} "
         f"--learning-rate {config.recipe['learning_rate']} --seed {config.seed}"
+        f"{'' if config.start is None else f' --from {shlex.quote(config.start)}'}"
     )

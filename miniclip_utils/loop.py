@@ -1,7 +1,7 @@
 """The training loop: a recipe, the loss of one batch, and one pass over the data."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,34 @@ RECIPES = {
     "medium": Recipe(epochs=10, batch_size=250, convolution_learning_rate=0.15, label_smoothing=0.1),
     "vit-small": Recipe(epochs=20, batch_size=128, learning_rate=2e-3),
 }
+
+
+PICTURES_SEEN = 60_000  # in all epochs together; with the preset "small" about a minute on two cores
+MOST_EPOCHS = 100
+SMALLEST_BATCH = 32  # BatchNorm and the contrast need a few pictures of each class
+SHARE_FROM = 0.2  # of these epochs, for a run that starts from another one
+RATES_FROM = 0.2  # and of the learning rates
+
+
+def recipe_for(preset: str, pictures: int, from_run: bool = False) -> Recipe:
+    """The preset's recipe, with the epochs and the batch size that suit the number of training pictures.
+
+    The epochs show `PICTURES_SEEN` pictures, but none of them more than `MOST_EPOCHS` times, and are never fewer than the
+    preset's. A batch holds a tenth of the pictures in whole sixteens, at least `SMALLEST_BATCH` and at most the preset's.
+    A run that starts from another one takes a fifth of the epochs and of the learning rates.
+    """
+    recipe = RECIPES[preset]
+    batch_size = min(recipe.batch_size, max(SMALLEST_BATCH, pictures // 160 * 16))
+    epochs = max(recipe.epochs, min(MOST_EPOCHS, round(PICTURES_SEEN / pictures)))
+    recipe = replace(recipe, epochs=epochs, batch_size=batch_size)
+    if not from_run:
+        return recipe
+    return replace(
+        recipe,
+        epochs=max(1, round(SHARE_FROM * epochs)),
+        learning_rate=RATES_FROM * recipe.learning_rate,
+        convolution_learning_rate=RATES_FROM * recipe.convolution_learning_rate,
+    )
 
 
 def tokenize_captions(tokenizer: WordTokenizer, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -6,26 +6,49 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .checkpoint import Run, read_config, write_config
+from .checkpoint import Run, RunConfig, bundled_runs, load_run, read_config, write_config
 from .cli import run_command
 from .data import ImageTextDataset, load_splits
 from .device import find_device
 from .distributed import process_group, rank, world_size
 from .errors import UserError
-from .fit import fit, new_config
-from .loop import RECIPES, Recipe
+from .fit import fit, new_config, verdict
+from .loop import RECIPES, Recipe, recipe_for
 from .model import PRESETS
 
+MANY_PICTURES = 10_000  # from here on a folder is trained with the preset "medium"
 
-def default_preset(dataset: str) -> str:
-    """The preset that suits a dataset."""
-    return "small" if dataset == "shapes" else "medium"
+
+def default_preset(dataset: str, pictures: int) -> str:
+    """The preset that suits a dataset with so many training pictures."""
+    return "small" if dataset == "shapes" or pictures < MANY_PICTURES else "medium"
+
+
+def start_config(start: str, preset: str | None) -> RunConfig:
+    """The config of the run to start from; a `UserError` if it does not go with the preset that was asked for."""
+    config = load_run(start).config
+    if config.preset not in RECIPES:
+        raise UserError(f"the run {start!r} has the preset {config.preset!r}, for which there is no recipe: start elsewhere")
+    if preset not in (None, config.preset):
+        raise UserError(f"the run {start!r} is of the preset {config.preset!r}, not {preset!r}: leave --preset out")
+    return config
+
+
+def plan(recipe: Recipe, preset: str, training: ImageTextDataset, start: str | None) -> str:
+    """What a run is about to do, in one line."""
+    batches = len(training) // min(recipe.batch_size, len(training))
+    return (
+        f"{len(training):,} training pictures of {len(training.class_names):,} classes: preset {preset}"
+        f"{'' if start is None else f' from {start!r}'}, {recipe.epochs:,} epochs in batches of "
+        f"{min(recipe.batch_size, len(training)):,}, {recipe.epochs * batches:,} steps"
+    )
 
 
 def train(
@@ -35,18 +58,23 @@ def train(
     seed: int = 0,
     device: str | torch.device | None = None,
     skip_bad_images: bool = False,
+    start: str | Path | None = None,
+    say: Callable[[str], object] = lambda line: None,
     **changes: Any,
 ) -> Run:
-    """Trains a model from scratch, and writes a run. Under `torchrun` all processes train it, and the first one writes.
+    """Trains a model, and writes a run. Under `torchrun` all processes train it, and the first one writes.
 
     Args:
         dataset: see `load_dataset`.
         out: folder for `model.safetensors`, `config.json`, `log.jsonl` (a line for each epoch) and `metrics.json`.
-        preset: a name in `RECIPES`; by default the one that suits the dataset.
+        preset: a name in `RECIPES`; by default that of `start`, or the one that suits the dataset.
         seed: fixes the weights at the start, the order of the batches and the augmentation.
         device: "cpu", "cuda", "mps"; by default the fastest that is there.
         skip_bad_images: see `load_dataset`.
-        changes: fields of `Recipe` in which this run differs from its preset, such as `epochs=20`.
+        start: begin with the weights of this run, a name or folder as in `load_run`, see `start_from`; by default from
+            scratch.
+        say: takes the one line that says what was chosen, before the first step.
+        changes: fields of `Recipe` in which this run differs from what `recipe_for` chooses, such as `epochs=20`.
 
     Returns:
         the run; only the first process has its metrics.
@@ -58,21 +86,32 @@ def train(
     if (out / "config.json").exists():
         raise UserError(f"{str(out)!r} holds a run already: go on with it (--resume), or choose another folder (--out)")
     device = find_device(device)
-    preset = preset or default_preset(dataset)
-    if preset not in RECIPES:
+    origin = None
+    if start is not None:
+        if str(start) not in bundled_runs():
+            start = os.path.abspath(os.path.expanduser(start))  # to be found again by --resume, wherever that is called
+        origin = start_config(str(start), preset)
+        preset = origin.preset
+    if preset is not None and preset not in RECIPES:
         raise UserError(f"there is no preset {preset!r} to train: choose one of {', '.join(RECIPES)}")
     if abs(seed) >= 2**42:  # each epoch has a seed of its own, about a million times larger
         raise UserError(f"the seed {seed} is too large: choose one below {2**42:,}")
-    recipe = replace(RECIPES[preset], **changes)
-    splits = load_splits(dataset, PRESETS[preset].image_size, skip_bad_images=skip_bad_images)
-    check_batches(recipe, splits["train"], dataset)
-    config = new_config(dataset, preset, seed, recipe, splits["train"])
+    model = origin.model if origin else PRESETS[preset or "medium"]
+    splits = load_splits(dataset, model.image_size, skip_bad_images=skip_bad_images)
+    training = splits["train"]
+    preset = preset or default_preset(dataset, len(training))
+    recipe = replace(recipe_for(preset, len(training), from_run=origin is not None), **changes)
+    check_batches(recipe, training, dataset)
+    config = new_config(dataset, preset, seed, recipe, training)
+    if origin:
+        config = replace(config, model=origin.model, start=str(start))
     if rank() == 0:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the folder {str(out)!r} ({error.strerror}): choose another with --out") from error
         write_config(config, out)
+        say(plan(recipe, preset, training, config.start))
     return fit(config, splits, out, device, resuming=False)
 
 
@@ -112,14 +151,19 @@ def check_batches(recipe: Recipe, training: ImageTextDataset, dataset: str) -> N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m miniclip_utils.train", description="Train a mini-CLIP from scratch.")
+    parser = argparse.ArgumentParser(prog="python -m miniclip_utils.train", description="Train a mini-CLIP.")
     parser.add_argument("--dataset", help='"shapes", "cifar10", or the path of a folder or archive (default: shapes)')
     parser.add_argument(
-        "--preset", choices=sorted(RECIPES), help="size of the model (default: small for shapes, else medium)"
+        "--preset",
+        choices=sorted(RECIPES),
+        help=f"size of the model (default: small for shapes and below {MANY_PICTURES:,} pictures, else medium)",
+    )
+    parser.add_argument(
+        "--from", dest="start", help='start from a trained model: "cifar10", "shapes", or the folder of a run'
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/ and the name of the dataset)")
-    parser.add_argument("--epochs", type=int, help="passes over the training images (default: the preset's)")
-    parser.add_argument("--batch-size", type=int, help="pairs in a batch (default: the preset's)")
+    parser.add_argument("--epochs", type=int, help="passes over the training images (default: by their number)")
+    parser.add_argument("--batch-size", type=int, help="pairs in a batch (default: by their number)")
     parser.add_argument("--learning-rate", type=float, help="its peak (default: the preset's)")
     parser.add_argument("--seed", type=int, help="fixes all random choices (default: 0)")
     parser.add_argument("--device", help='"cpu", "cuda" or "mps" (default: the fastest that is there)')
@@ -136,15 +180,17 @@ def main() -> None:
     try:
         with process_group():
             if options.resume:
-                if changes or any(value is not None for value in (options.dataset, options.preset, options.seed)):
+                if changes or any(
+                    value is not None for value in (options.dataset, options.preset, options.seed, options.start)
+                ):
                     raise UserError(
                         "a resumed run keeps its settings: give --resume with --out, and perhaps --device, alone"
                     )
                 run = resume(out, options.device, options.skip_bad_images)
             else:
                 dataset = "shapes" if options.dataset is None else options.dataset
-                settings = options.preset, options.seed or 0, options.device, options.skip_bad_images
-                run = train(dataset, out, *settings, **changes)
+                settings = options.preset, options.seed or 0, options.device, options.skip_bad_images, options.start
+                run = train(dataset, out, *settings, lambda line: print(line, file=sys.stderr), **changes)
     except KeyboardInterrupt:
         begun = os.path.exists(os.path.expanduser(out / "config.json"))
         kept = f": what whole epochs reached is kept; go on with --resume --out {shlex.quote(str(out))}"
@@ -153,6 +199,8 @@ def main() -> None:
     if run.metrics is None:  # in all processes but the first
         return
     print(json.dumps(run.metrics, indent=2))
+    sentence, is_clear = verdict(run.metrics)
+    print(sentence) if is_clear else print(f"warning: {sentence}", file=sys.stderr)
     print(f"The run is in {out}. Use it: python -m miniclip_utils.inference --run {shlex.quote(str(out))} IMAGE")
 
 

@@ -23,6 +23,7 @@ def tiny(monkeypatch):
 
     monkeypatch.setitem(model.PRESETS, "tiny", TINY)
     monkeypatch.setitem(loop.RECIPES, "tiny", loop.Recipe(epochs=4, batch_size=16, shift=1))
+    monkeypatch.setattr(loop, "MOST_EPOCHS", 1)  # else so few pictures would be shown a hundred times, and not four
     return "tiny"
 
 

@@ -120,6 +120,7 @@ from miniclip_utils import loop, model, train
 from tests.conftest import TINY
 model.PRESETS["tiny"] = TINY
 loop.RECIPES["tiny"] = loop.Recipe(epochs=4, batch_size=16, shift=1)
+loop.MOST_EPOCHS = 1
 train.train(sys.argv[1], sys.argv[2], "tiny")
 """
 
