@@ -90,7 +90,7 @@ def split_by_scene(scenes: Tensor, fraction: float) -> Tensor:
     return torch.isin(scenes, distinct[-round(fraction * len(distinct)) :])
 
 
-def train_on(few: ImageTextDataset, like: Run, warm: bool, steps: int = 240, seed: int = 0) -> Run:
+def train_on(few: ImageTextDataset, like: Run, warm: bool, steps: int = 120, seed: int = 0) -> Run:
     """Trains a run for a number of steps that does not depend on how many pictures there are.
 
     Args:
