@@ -22,6 +22,7 @@ from .files import read_json, write_file, write_json
 from .model import MiniCLIP, ModelConfig
 from .tokenizer import SPECIAL_TOKENS, WordTokenizer
 
+PER_RUN = ("text_encoder.token_embedding.weight", "text_encoder.positional_embedding")  # as large as the captions want
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"  # of the runs that come with the course
 
 
@@ -112,9 +113,6 @@ def start_from(run: Run, start: Run) -> None:
     both = min(len(positions), len(old_positions))
     positions[:both] = old_positions[:both]
     run.model.load_state_dict({**given, **rows})
-
-
-PER_RUN = ("text_encoder.token_embedding.weight", "text_encoder.positional_embedding")  # what the captions fix
 
 
 def save_model(model: MiniCLIP, folder: Path) -> None:

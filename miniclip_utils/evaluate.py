@@ -1,5 +1,6 @@
-"""Measures of a trained model: zero-shot accuracy, retrieval, linear probe, modality gap."""
+"""Measures of a trained model: zero-shot accuracy, retrieval, linear probe, modality gap; and what guessing reaches."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -102,3 +103,20 @@ def linear_probe(
 def modality_gap(image_features: Tensor, text_features: Tensor) -> float:
     """Distance between the mean image feature and the mean text feature (Liang et al. 2022), both L2-normalised sets."""
     return (image_features.mean(dim=0) - text_features.mean(dim=0)).norm().item()
+
+
+def above_guessing(guessing: float, images: int, chance: float = 0.01) -> float | None:
+    """The lowest accuracy on so many images that guessing reaches in fewer than one of a hundred cases.
+
+    How many of them guessing gets right is binomial. None: so few that it gets even all right more often than that.
+
+    Args:
+        guessing: the probability that it gets one right, below 1.
+    """
+    tail = 0.0  # the probability of at least `right`
+    for right in range(images, -1, -1):
+        ways = math.lgamma(images + 1) - math.lgamma(right + 1) - math.lgamma(images - right + 1)
+        tail += math.exp(ways + right * math.log(guessing) + (images - right) * math.log(1 - guessing))
+        if tail >= chance:
+            break
+    return None if right == images else (right + 1) / images

@@ -20,7 +20,7 @@ from .data import BatchLoader, ImageTextDataset, normalize
 from .device import device_name
 from .distributed import own_share, rank, world_size
 from .errors import UserError
-from .evaluate import zero_shot_accuracy
+from .evaluate import above_guessing, zero_shot_accuracy
 from .files import write_file, write_json
 from .image_encoder import ResNet, whiten_stem
 from .loop import Recipe, tokenize_captions, train_epoch
@@ -147,7 +147,7 @@ def finish(run: Run, splits: dict[str, ImageTextDataset], out: Path, device: tor
         "top1": zero_shot_accuracy(run, splits["test"]),
         "test_images": len(splits["test"]),
         "guessing_top1": guessing,
-        "above_guessing_top1": above_guessing(guessing, len(splits["test"])),
+        "above_guessing_top1": above_guessing(guessing, len(splits["test"])) if guessing < 1 else None,
         "held_out_top1": zero_shot_accuracy(run, splits["held_out"]) if "held_out" in splits else None,
         **speed,
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
@@ -159,24 +159,6 @@ def finish(run: Run, splits: dict[str, ImageTextDataset], out: Path, device: tor
     save_model(run.model, out)
     write_json(out / "metrics.json", run.metrics)
     (out / "checkpoint.safetensors").unlink(missing_ok=True)
-
-
-def above_guessing(guessing: float, images: int, chance: float = 0.01) -> float | None:
-    """The lowest accuracy on so many images that guessing reaches in fewer than one of a hundred cases.
-
-    How many of them guessing gets right is binomial. None: so few that it gets even all right more often than that.
-
-    Args:
-        guessing: the probability that it gets one right.
-    """
-    right, tail = images + 1, 0.0
-    while right and guessing < 1:
-        ways = math.lgamma(images + 1) - math.lgamma(right) - math.lgamma(images - right + 2)
-        tail += math.exp(ways + (right - 1) * math.log(guessing) + (images - right + 1) * math.log(1 - guessing))
-        if tail >= chance:
-            break
-        right -= 1
-    return None if right > images else right / images
 
 
 def verdict(metrics: dict[str, Any]) -> tuple[str, bool]:

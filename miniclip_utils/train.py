@@ -43,11 +43,12 @@ def start_config(start: str, preset: str | None) -> RunConfig:
 
 def plan(recipe: Recipe, preset: str, training: ImageTextDataset, start: str | None) -> str:
     """What a run is about to do, in one line."""
-    batches = len(training) // min(recipe.batch_size, len(training))
+    batch_size = min(recipe.batch_size, len(training))
     return (
         f"{len(training):,} training pictures of {len(training.class_names):,} classes: preset {preset}"
-        f"{'' if start is None else f' from {start!r}'}, {recipe.epochs:,} epochs in batches of "
-        f"{min(recipe.batch_size, len(training)):,}, {recipe.epochs * batches:,} steps"
+        f"{'' if start is None else f' from {start!r}'}, "
+        f"{recipe.epochs:,} epoch{'s' if recipe.epochs > 1 else ''} in batches of {batch_size:,}, "
+        f"{recipe.epochs * (len(training) // batch_size):,} steps"
     )
 
 

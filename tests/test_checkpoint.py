@@ -393,3 +393,51 @@ while sys.stdin.readline():
         assert load_run(tmp_path).config == run.config
     process.stdin.close()
     assert process.wait() == 0
+
+
+# Starting from another run
+
+
+def test_a_start_gives_all_but_what_only_the_new_captions_have(run):
+    """New words keep their own vectors, known words get theirs wherever they stand; so do the positions that both have."""
+    start = new_run(run.config)
+    words = ("a", "cat", "of", "red", "zebra")
+    mine = new_run(replace(run.config, vocabulary=words, context_length=10))
+    fresh = {name: tensor.clone() for name, tensor in mine.model.state_dict().items()}
+    checkpoint.start_from(mine, start)
+    given, got = start.model.state_dict(), mine.model.state_dict()
+    vectors, positions = "text_encoder.token_embedding.weight", "text_encoder.positional_embedding"
+    for name, tensor in got.items():
+        if name not in (vectors, positions):
+            assert torch.equal(tensor, given[name]), name
+    assert torch.equal(got[vectors][:4], given[vectors][:4])  # the special tokens
+    for row, word in enumerate(words, start=4):
+        known = 4 + VOCABULARY.index(word) if word in VOCABULARY else None
+        assert torch.equal(got[vectors][row], fresh[vectors][row] if known is None else given[vectors][known]), word
+    assert torch.equal(got[positions][:8], given[positions]) and torch.equal(got[positions][8:], fresh[positions][8:])
+    before = {name: tensor.clone() for name, tensor in given.items()}
+    mine.model.image_projection.weight.data.zero_()  # copies, not the start's own
+    assert all(torch.equal(tensor, before[name]) for name, tensor in start.model.state_dict().items())
+
+
+def test_a_start_may_have_longer_captions(run):
+    start, mine = new_run(run.config), new_run(replace(run.config, vocabulary=("cat",), context_length=5))
+    checkpoint.start_from(mine, start)
+    positions = "text_encoder.positional_embedding"
+    assert torch.equal(mine.model.state_dict()[positions], start.model.state_dict()[positions][:5])
+
+
+def test_a_start_of_another_architecture_is_refused(run):
+    other = new_run(replace(run.config, model=replace(TINY, embed_dim=8)))
+    with pytest.raises(UserError, match="another architecture"):
+        checkpoint.start_from(run, other)
+
+
+def test_a_config_from_before_there_were_starts_is_read(run, tmp_path):
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("start") is None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_run(tmp_path).config == run.config
+    edit_config(tmp_path, start=3)
+    with pytest.raises(UserError, match="'start' cannot be 3"):
+        load_run(tmp_path)

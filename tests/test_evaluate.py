@@ -1,4 +1,5 @@
 import pytest
+import scipy.stats
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
@@ -91,3 +92,16 @@ def test_a_refused_caption_leaves_the_model_in_training(run):
     with pytest.raises(UserError, match="shorten it"):
         evaluate.class_features(run.model, run.tokenizer, ["a photo of a red photo of a blue photo"], ["{}"])
     assert run.model.training
+
+
+@pytest.mark.parametrize("guessing", [1 / 2, 1 / 3, 1 / 20, 0.9])
+@pytest.mark.parametrize("images", [1, 4, 5, 60, 600])
+def test_above_guessing_is_where_a_binomial_test_begins_to_reject(guessing, images):
+    p_values = [scipy.stats.binomtest(right, images, guessing, "greater").pvalue for right in range(images + 1)]
+    rejected = [right / images for right, p_value in enumerate(p_values) if p_value < 0.01]
+    assert evaluate.above_guessing(guessing, images) == (rejected[0] if rejected else None)
+
+
+def test_above_guessing_knows_many_images_and_another_chance():
+    assert evaluate.above_guessing(0.1, 10_000) == pytest.approx(0.107, abs=0.0005)  # 0.1 + 2.33 standard errors of 0.003
+    assert evaluate.above_guessing(0.5, 3) is None and evaluate.above_guessing(0.5, 3, chance=0.2) == 1.0

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -221,3 +222,42 @@ def test_gradients_are_averaged_before_the_step(model, monkeypatch):
 
 def test_each_preset_has_a_recipe():
     assert loop.RECIPES.keys() == PRESETS.keys()
+
+
+@pytest.mark.parametrize(
+    "preset, pictures, epochs, batch_size",
+    [
+        ("small", 27, 100, 32),
+        ("small", 285, 100, 32),
+        ("small", 510, 100, 48),
+        ("small", 950, 63, 80),
+        ("small", 2_850, 21, 128),
+        ("small", 20_000, 3, 128),  # the shapes
+        ("medium", 47_500, 10, 250),  # CIFAR-10
+    ],
+)
+def test_epochs_and_batches_follow_from_the_number_of_pictures(preset, pictures, epochs, batch_size):
+    recipe = loop.recipe_for(preset, pictures)
+    assert (recipe.epochs, recipe.batch_size) == (epochs, batch_size)
+    assert recipe == replace(loop.RECIPES[preset], epochs=epochs, batch_size=batch_size)
+
+
+@pytest.mark.parametrize("preset", loop.RECIPES)
+def test_the_rule_has_no_jumps_and_ends_at_the_recipe(preset):
+    recipes = [loop.recipe_for(preset, pictures) for pictures in range(2, 25_000)]
+    for one, more in zip(recipes, recipes[1:], strict=False):
+        assert 0 <= more.batch_size - one.batch_size <= 16 and 0 <= one.epochs - more.epochs <= 1
+    seen = [pictures * recipe.epochs for pictures, recipe in enumerate(recipes, start=2)]
+    assert all(58_000 < number < 62_000 for number in seen[600:3_000]) and max(seen[:3_000]) < 62_000
+    assert all(recipe.batch_size % 2 == 0 and recipe.batch_size >= 32 for recipe in recipes)  # for two processes too
+    assert recipes[-1] == loop.RECIPES[preset]
+
+
+@pytest.mark.parametrize("pictures", [2, 300, 3_000, 50_000])
+def test_a_run_from_another_one_is_shorter_and_gentler(pictures):
+    whole, part = loop.recipe_for("medium", pictures), loop.recipe_for("medium", pictures, from_run=True)
+    assert part.epochs == round(loop.SHARE_FROM * whole.epochs) >= 1
+    assert part.learning_rate == loop.RATES_FROM * whole.learning_rate
+    assert part.convolution_learning_rate == loop.RATES_FROM * whole.convolution_learning_rate
+    rest = {"epochs": 1, "learning_rate": 1.0, "convolution_learning_rate": 1.0}
+    assert replace(part, **rest) == replace(whole, **rest)

@@ -114,6 +114,152 @@ def test_a_run_whose_classes_have_changed_is_not_resumed(tmp_path, color_folder,
         train.resume(tmp_path / "run")
 
 
+# What the number of pictures decides, and what it does not
+
+
+def test_the_preset_follows_from_the_data_set_and_its_size():
+    assert train.default_preset("shapes", 20_000) == "small"
+    assert [train.default_preset("photos", pictures) for pictures in (2, 9_999, 10_000, 47_500)] == ["small"] * 2 + [
+        "medium"
+    ] * 2
+
+
+def test_a_small_folder_gets_many_epochs_and_says_so_before_it_starts(tmp_path, color_folder, tiny, monkeypatch):
+    monkeypatch.setattr(loop, "MOST_EPOCHS", 7)
+    monkeypatch.setitem(loop.RECIPES, "tiny", loop.Recipe(epochs=4, batch_size=128, shift=1))
+    said = []
+
+    def say(line):
+        assert not (tmp_path / "run/log.jsonl").exists()
+        said.append(line)
+
+    run = train.train(str(color_folder), tmp_path / "run", tiny, say=say)
+    assert said == ["42 training pictures of 2 classes: preset tiny, 7 epochs in batches of 32, 7 steps"]
+    assert (run.config.recipe["epochs"], run.config.recipe["batch_size"], run.metrics["steps"]) == (7, 32, 7)
+    assert len((tmp_path / "run/log.jsonl").read_text().splitlines()) == 7
+
+
+def test_what_is_asked_for_wins(tmp_path, color_folder, tiny, monkeypatch):
+    monkeypatch.setattr(loop, "MOST_EPOCHS", 7)
+    run = train.train(str(color_folder), tmp_path / "run", tiny, epochs=2, batch_size=8, learning_rate=1e-3)
+    recipe = run.config.recipe
+    assert (recipe["epochs"], recipe["batch_size"], recipe["learning_rate"], run.metrics["steps"]) == (2, 8, 1e-3, 10)
+
+
+# Above guessing or not
+
+
+def metrics(top1: float, images: int, needed: float | None) -> dict:
+    return {"top1": top1, "test_images": images, "guessing_top1": 1 / 3, "above_guessing_top1": needed}
+
+
+@pytest.mark.parametrize(
+    "top1, images, needed, is_clear, says",
+    [
+        (0.555, 600, 0.38, True, "55.5% ± 2.0% of 600 test pictures are classified correctly; guessing reaches 33.3%."),
+        (0.335, 600, 0.38, False, "Below 38.0% this may be guessing"),
+        (0.38, 600, 0.38, True, "38.0%"),
+        (torch.tensor(0.38).item() - 1e-8, 600, 0.38, True, "38.0%"),
+        (1.0, 3, None, False, "So few test pictures cannot tell"),
+    ],
+)
+def test_the_verdict_on_a_run(top1, images, needed, is_clear, says):
+    sentence, clear = fit.verdict(metrics(top1, images, needed))
+    assert says in sentence and clear == is_clear
+    assert ("guessing:" in sentence) == (not is_clear)
+
+
+def test_the_metrics_say_what_guessing_reaches(finished):
+    """Two of each of two classes are in the test: guessing gets all four right in one of sixteen cases."""
+    metrics = read_json(finished / "metrics.json")
+    assert (metrics["test_images"], metrics["guessing_top1"], metrics["above_guessing_top1"]) == (4, 0.5, None)
+
+
+@pytest.mark.parametrize("top1", [0.9, 0.5])
+def test_the_command_warns_of_a_result_near_guessing(tmp_path, monkeypatch, capsys, top1):
+    measured = metrics(top1, 60, 0.6)
+    monkeypatch.setattr(train, "train", lambda *_, **__: Mock(metrics=measured))
+    monkeypatch.setattr(sys, "argv", ["train", "--out", str(tmp_path / "run")])
+    train.main()
+    said = capsys.readouterr()
+    assert ("warning: 50.0%" in said.err) == (top1 == 0.5)
+    assert ("90.0% ± 3.9%" in said.out) == (top1 == 0.9)
+
+
+# From another run
+
+
+@pytest.fixture
+def animals(tmp_path, color_folder):
+    """Other classes, one of a known name, and longer words in it."""
+    folder = tmp_path / "animals"
+    shutil.copytree(color_folder / "red", folder / "red")
+    shutil.copytree(color_folder / "blue", folder / "very_green")
+    return folder
+
+
+def test_a_run_starts_from_another_one(tmp_path, color_folder, tiny, finished, animals):
+    training = load_splits(str(animals), 16)["train"]
+    config = replace(fit.new_config("animals", tiny, 3, loop.Recipe(), training), start=str(finished))
+    run, *_ = fit.prepare(config, training, torch.device("cpu"))
+    for name, tensor in run.model.image_encoder.state_dict().items():
+        assert torch.equal(tensor, weights(finished)[f"image_encoder.{name}"]), name
+    assert torch.equal(run.model.image_projection.weight, weights(finished)["image_projection.weight"])
+    assert not run.model.image_encoder.stem.weight.requires_grad
+    scratch, *_ = fit.prepare(replace(config, start=None), training, torch.device("cpu"))
+    row = {word: 4 + place for place, word in enumerate(run.tokenizer.vocabulary)}
+    vectors, fresh = (each.model.text_encoder.token_embedding.weight for each in (run, scratch))
+    assert torch.equal(vectors[row["green"]], fresh[row["green"]]) and not torch.equal(
+        vectors[row["red"]], fresh[row["red"]]
+    )
+
+
+def test_the_run_says_where_it_started(tmp_path, tiny, finished, animals, monkeypatch):
+    said = []
+    monkeypatch.chdir(tmp_path)
+    run = train.train(str(animals), "run", start="finished", say=said.append)
+    assert run.config.start == load_run("run").config.start == str(finished)
+    assert run.config.preset == "tiny" and f"preset tiny from {str(finished)!r}, 1 epoch " in said[0]
+    assert run.metrics["command"].endswith(f"--from {finished}")
+    assert run.config.recipe["learning_rate"] == loop.RATES_FROM * loop.RECIPES["tiny"].learning_rate
+    train.train(str(animals), "scratch", "tiny", epochs=1)
+    assert "--from" not in read_json(tmp_path / "scratch/metrics.json")["command"]
+
+
+@pytest.mark.parametrize("epochs_before", [0, 1])
+def test_a_resumed_run_from_another_one_reaches_the_same_weights(
+    tmp_path, tiny, finished, animals, monkeypatch, epochs_before
+):
+    train.train(str(animals), tmp_path / "whole", start=finished, epochs=2)
+    train_epoch, epochs = fit.train_epoch, []
+
+    def interrupted(*args):
+        if len(epochs) == epochs_before:
+            raise KeyboardInterrupt
+        epochs.append(0)
+        return train_epoch(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "train_epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(str(animals), tmp_path / "run", start=finished, epochs=2)
+    train.resume(tmp_path / "run")
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_start_that_does_not_go_with_the_rest_is_refused(tmp_path, color_folder, tiny, finished):
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="is of the preset 'tiny', not 'small': leave --preset out"):
+        train.train(str(color_folder), out, "small", start=finished)
+    with pytest.raises(UserError, match="no run .*nowhere"):
+        train.train(str(color_folder), out, start="nowhere")
+    config = read_json(finished / "config.json") | {"preset": "enormous"}
+    (finished / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="has the preset 'enormous', for which there is no recipe"):
+        train.train(str(color_folder), out, start=finished)
+    assert not out.exists()
+
+
 KILLED_RUN = """
 import sys
 from miniclip_utils import loop, model, train
@@ -240,6 +386,8 @@ def test_command_line_trains_and_says_where_the_run_is(tmp_path, color_folder):
     result = run_command(*arguments, "--out", "runs/mine", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "runs/mine" in result.stdout
+    assert "42 training pictures of 2 classes: preset small, 1 epoch in batches of 8, 5 steps\n" in result.stderr
+    assert "So few test pictures" in result.stderr.splitlines()[-1]
     assert read_json(tmp_path / "runs/mine/metrics.json")["seed"] == 0
 
 
@@ -253,6 +401,9 @@ def test_command_line_trains_and_says_where_the_run_is(tmp_path, color_folder):
         (["--epochs", "0"], "above zero"),
         (["--resume", "--out", "nowhere"], "nowhere"),
         (["--resume", "--epochs", "3"], "keeps its settings"),
+        (["--resume", "--from", "shapes"], "keeps its settings"),
+        (["--from", "nowhere"], "no run"),
+        (["--from", "cifar10", "--preset", "small"], "leave --preset out"),
     ],
 )
 def test_command_line_errors_are_one_sentence(tmp_path, arguments, word):
