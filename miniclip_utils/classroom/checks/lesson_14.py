@@ -1,8 +1,11 @@
-"""Checks of lesson 14: balanced samples, splits that keep scenes together, and accuracy when classes differ in size."""
+"""Checks of lesson 14: balanced samples, splits that keep scenes together, and honest figures for both."""
+
+import math
 
 import torch
 from torch import Tensor
 
+from .. import pictures
 from . import Function, difference, examined, exercise, solved
 
 
@@ -13,6 +16,7 @@ def first_of_each(labels: Tensor, k: int) -> Tensor:
 
 
 @exercise(
+    package=pictures.few_of_each,
     inputs=lambda: (torch.cat([torch.arange(4).repeat(3), torch.randint(4, (20,))])[torch.randperm(32)], 3),
     mistakes={
         "these are the first pictures of the folder, whatever they show: take k of each class": (
@@ -25,48 +29,52 @@ def first_of_each(labels: Tensor, k: int) -> Tensor:
         "these are the last k of each class: take the first": (
             lambda labels, k: torch.where(first_of_each(labels.flip(0), k).flip(0))[0]
         ),
-        "these are the right pictures class by class: sort the places": (
+        "these are the right pictures class by class: sort the indices": (
             lambda labels, k: torch.cat([torch.where(labels == label)[0][:k] for label in range(4)])
         ),
-        "these are the labels of the right pictures: return their places": lambda ls, k: ls[first_of_each(ls, k)],
-        "this is a mask: return the places where it is True": first_of_each,
+        "these are the labels of the right pictures: return their indices": lambda ls, k: ls[first_of_each(ls, k)],
+        "this is a mask: return the indices where it is True": first_of_each,
     },
 )
 def few_of_each(labels: Tensor, k: int) -> Tensor:
     return torch.where(first_of_each(labels, k))[0]
 
 
-def last_scenes(scenes: Tensor, share: float) -> Tensor:
-    """True for the pictures of the last share of the scenes."""
+def last_scenes(scenes: Tensor, fraction: float) -> Tensor:
+    """True for the pictures of the last fraction of the scenes."""
     distinct = sorted(set(scenes.tolist()))
-    return scenes >= distinct[-round(share * len(distinct))]
+    return scenes >= distinct[-round(fraction * len(distinct))]
 
 
 WRONG_SPLITS: dict[str, Function] = {
     "it splits the pictures, so that a scene stands on both sides: split the scenes": (
-        lambda s, share: torch.arange(len(s)) >= (1 - share) * len(s)
+        lambda s, fraction: torch.arange(len(s)) >= (1 - fraction) * len(s)
     ),
     "it splits the sorted pictures, which still cuts one scene in two": (
-        lambda s, share: s.argsort().argsort() >= (1 - share) * len(s)
+        lambda s, fraction: s.argsort().argsort() >= (1 - fraction) * len(s)
     ),
-    "this is the training side: True is for the test": lambda s, share: ~last_scenes(s, share),
-    "these are the first scenes: the last ones are wanted": lambda s, share: ~last_scenes(s, 1 - share),
-    "this is only the last scene: take a share of them": lambda s, share: s == s.max(),
-    "the share is taken of the largest number, not of the scenes that there are": (
-        lambda s, share: s >= (1 - share) * s.max()
+    "this is the training side: True is for the test": lambda s, fraction: ~last_scenes(s, fraction),
+    "these are the first scenes: the last ones are wanted": lambda s, fraction: ~last_scenes(s, 1 - fraction),
+    "this is only the last scene: take a fraction of them": lambda s, fraction: s == s.max(),
+    "the fraction is taken of the largest number, not of the scenes that there are": (
+        lambda s, fraction: s >= (1 - fraction) * s.max()
     ),
-    "the share is that of the test, and this side has the rest": lambda s, share: last_scenes(s, 1 - share),
-    "these are places: return a mask, True for the pictures of the test": (
-        lambda s, share: last_scenes(s, share).nonzero().flatten()
+    "the fraction is that of the test, and this side has the rest": lambda s, fraction: last_scenes(s, 1 - fraction),
+    "these are indices: return a mask, True for the pictures of the test": (
+        lambda s, fraction: last_scenes(s, fraction).nonzero().flatten()
     ),
     "these are the scenes of the test: return a mask over the pictures": (
-        lambda s, share: s[last_scenes(s, share)].unique()
+        lambda s, fraction: s[last_scenes(s, fraction)].unique()
     ),
 }
 CUT = "a scene stands on both sides: all its pictures go to one"
 
 
-@examined(right=last_scenes, mistakes={**WRONG_SPLITS, CUT: lambda s, share: torch.rand(len(s)) < share})
+@examined(
+    right=last_scenes,
+    package=pictures.split_by_scene,
+    mistakes={**WRONG_SPLITS, CUT: lambda s, fraction: torch.rand(len(s)) < fraction},
+)
 def split_by_scene(answer: Function) -> str | None:
     distinct = torch.randperm(50)[:8]
     scenes = distinct[torch.cat([torch.arange(8), torch.randint(8, (24,))])[torch.randperm(32)]]
@@ -82,28 +90,89 @@ def split_by_scene(answer: Function) -> str | None:
 def draw_answers() -> tuple[Tensor, Tensor]:
     labels = torch.cat([torch.full((n,), label) for label, n in enumerate((40, 10, 5))])
     predicted = torch.where(torch.rand(len(labels)) < 0.4, torch.randint(3, labels.shape), labels)
-    predicted[:3] = torch.arange(3)  # each class is answered at least once
+    predicted[:3] = torch.arange(3)  # each class is predicted at least once
     return predicted, labels
 
 
-def shares(predicted: Tensor, labels: Tensor) -> Tensor:
-    """The share of right answers for each class."""
+def always_the_first() -> tuple[Tensor, Tensor]:
+    _, labels = draw_answers()
+    return torch.zeros_like(labels), labels
+
+
+def fractions(predicted: Tensor, labels: Tensor) -> Tensor:
+    """The fraction of correct predictions for each class that occurs among the labels."""
     return torch.stack([(predicted[labels == label] == label).double().mean() for label in labels.unique()])
 
 
 @exercise(
-    inputs=draw_answers,
+    inputs=lambda: [draw_answers(), always_the_first()],
     mistakes={
-        "this is the share of all pictures: the large class decides: take the mean of the classes": (
+        "this is the fraction of all pictures: the large class decides: take the mean of the classes": (
             lambda p, q: (p == q).double().mean().item()
         ),
-        "it is divided by how often a class is *answered* (precision), not by how often it is there": (
-            lambda p, q: shares(q, p).mean().item()
+        "it is divided by how often a class is *predicted* (precision), not by how often it is there": (
+            lambda p, q: fractions(q, p).mean().item()
         ),
-        "the classes are added up: take their mean": lambda p, q: shares(p, q).sum().item(),
-        "these are the classes one by one: take their mean": shares,
-        "this is the worst class alone: take the mean": lambda p, q: shares(p, q).min().item(),
+        "a class that is never predicted gives NaN: group the pictures by their true class": (
+            lambda p, q: torch.stack([(q[p == c] == c).double().mean() for c in q.unique()]).mean().item()
+        ),
+        "the right pictures are grouped, but the mean is over the classes that were predicted: one that never was "
+        "counts 0": (lambda p, q: torch.stack([(p[q == c] == c).double().mean() for c in p.unique()]).mean().item()),
+        "the classes are added up: take their mean": lambda p, q: fractions(p, q).sum().item(),
+        "these are the classes one by one: take their mean": fractions,
+        "this is the worst class alone: take the mean": lambda p, q: fractions(p, q).min().item(),
+        "this is the middle class (median): take the mean": lambda p, q: fractions(p, q).median().item(),
     },
 )
 def balanced_accuracy(predicted: Tensor, labels: Tensor) -> float:
-    return shares(predicted, labels).mean().item()
+    return fractions(predicted, labels).mean().item()
+
+
+def draw_scenes() -> tuple[Tensor, Tensor]:
+    """12 scenes of 5 shots, in any order; the shots of a scene are right together more often than not."""
+    scenes = (7 * torch.randperm(30)[:12]).repeat(5)[torch.randperm(60)]
+    easy = torch.rand(210) < 0.6
+    right = torch.where(torch.rand(60) < 0.8, easy[scenes], ~easy[scenes])
+    return right, scenes
+
+
+def of_scenes(right: Tensor, scenes: Tensor) -> list[float]:
+    """The accuracy in each scene."""
+    return [right[scenes == scene].double().mean().item() for scene in scenes.unique()]
+
+
+def deviation(numbers: list[float], freedom: int = 1) -> float:
+    mean = sum(numbers) / len(numbers)
+    return math.sqrt(sum((number - mean) ** 2 for number in numbers) / (len(numbers) - freedom))
+
+
+@exercise(
+    inputs=draw_scenes,
+    tolerance=1e-5,
+    mistakes={
+        "this is √(p(1 − p)/N), of N independent pictures: the shots of a scene are not independent": (
+            lambda r, s: math.sqrt(r.double().mean().item() * (1 - r.double().mean().item()) / len(r))
+        ),
+        "this is the standard error of N independent pictures: first take the accuracy of each scene": (
+            lambda r, s: deviation(r.double().tolist()) / math.sqrt(len(r))
+        ),
+        "this is the standard deviation of the scenes: the mean of n of them varies less": (
+            lambda r, s: deviation(of_scenes(r, s))
+        ),
+        "it is divided by the root of the pictures: divide by the root of the scenes": (
+            lambda r, s: deviation(of_scenes(r, s)) / math.sqrt(len(r))
+        ),
+        "it is divided by the scenes: divide by their root": lambda r, s: deviation(of_scenes(r, s)) / len(s.unique()),
+        "this is the variance: take its root": lambda r, s: deviation(of_scenes(r, s)) ** 2 / len(s.unique()),
+        "the deviation divides by n: with few scenes divide by n − 1, as .std() does": (
+            lambda r, s: deviation(of_scenes(r, s), 0) / math.sqrt(len(s.unique()))
+        ),
+        "this is √(p(1 − p)/n) with n scenes, as if all shots of a scene were right or wrong together": (
+            lambda r, s: math.sqrt(r.double().mean().item() * (1 - r.double().mean().item()) / len(s.unique()))
+        ),
+        "these are the scenes one by one: return one number": lambda r, s: torch.tensor(of_scenes(r, s)),
+    },
+)
+def error_by_scene(right: Tensor, scenes: Tensor) -> float:
+    numbers = of_scenes(right, scenes)
+    return deviation(numbers) / math.sqrt(len(numbers))
