@@ -101,33 +101,72 @@ def make_shapes(split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 def draw(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Draws a scene, uint8 (3, 32, 32), for each label (N,): random place, size, rotation, colours and noise."""
+    corner = torch.zeros(len(labels), 1, 1, 1, dtype=torch.float64)
+    return _paint(labels[:, None], corner, corner, IMAGE_SIZE, IMAGE_SIZE, generator)[0]
+
+
+def draw_scenes(
+    labels: Tensor, generator: torch.Generator, image_size: int = 64, quadrants: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draws scenes of several objects, each in a quadrant of its own, and says which pixels are whose.
+
+    The objects have one paper; all else is random as in `draw`, and as large: 64 pixels give each the room of a drawing.
+
+    Args:
+        labels: int64 (N, K), the classes of each scene's K objects, at most 4.
+        image_size: height and width in pixels, even.
+        quadrants: int64 (N, K), where each object lies: 0 top left, 1 top right, 2 bottom left, 3 bottom right.
+            Without, they are drawn at random. No two objects of a scene may share one.
+
+    Returns:
+        images, uint8 (N, 3, H, W), and masks, bool (N, K, H, W): the pixels that an object covers by more than half.
+
+    Raises:
+        ValueError: more than 4 objects, two of them in one quadrant, or an object that is larger than a quadrant.
+    """
+    cell = image_size // 2
+    if cell < 2 * max(SIZES["large" if (labels >= len(CLASS_NAMES) // 2).any() else "small"]):
+        raise ValueError(f"a quadrant of {cell} pixels is too small for these objects: choose a larger image_size")
+    if quadrants is None:
+        quadrants = torch.rand(len(labels), 4, generator=generator, dtype=torch.float64).argsort(dim=1)[:, : labels.shape[1]]
+    if quadrants.shape != labels.shape or (quadrants.sort(dim=1).values.diff(dim=1) == 0).any():
+        raise ValueError("each object of a scene needs a quadrant of its own, and a scene has four")
+    left, top = (cell * (quadrants % 2)).double(), (cell * (quadrants // 2)).double()
+    return _paint(labels, left[:, :, None, None], top[:, :, None, None], cell, image_size, generator)
+
+
+def _paint(
+    labels: Tensor, left: Tensor, top: Tensor, cell: int, image_size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Objects (N, K), each somewhere in its cell, whose corner is at left, top (N, K, 1, 1) → images and masks."""
 
     def uniform(low: float | Tensor, high: float | Tensor, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
-    n = len(labels)
-    size, color, shape = torch.unravel_index(labels, (len(SIZES), len(COLORS), len(SHAPES)))
+    n, k = labels.shape
+    size, color, shape = torch.unravel_index(labels, (len(SIZES), len(COLORS), len(SHAPES)))  # (N, K) each
 
-    smallest, largest = torch.tensor(list(SIZES.values()), dtype=torch.float64)[size, :, None, None].unbind(1)  # (N, 1, 1)
-    radius = uniform(smallest, largest, n, 1, 1)
-    room = IMAGE_SIZE / 2 - radius  # so that the shape stays within the picture
-    center_x, center_y = (IMAGE_SIZE / 2 + uniform(-room, room, n, 1, 1) for _ in range(2))
-    turn = uniform(-0.35, 0.35, n, 1, 1)  # radians: about 20 degrees either way
+    smallest, largest = torch.tensor(list(SIZES.values()), dtype=torch.float64)[size, :, None, None].unbind(2)
+    radius = uniform(smallest, largest, n, k, 1, 1)
+    room = cell / 2 - radius  # so that the shape stays within its cell
+    center_x, center_y = (corner + cell / 2 + uniform(-room, room, n, k, 1, 1) for corner in (left, top))
+    turn = uniform(-0.35, 0.35, n, k, 1, 1)  # radians: about 20 degrees either way
 
-    pixel = torch.arange(IMAGE_SIZE, dtype=torch.float64) + 0.5
-    across = (pixel - center_x) / radius  # (N, 1, W)
-    down = (pixel[:, None] - center_y) / radius  # (N, H, 1)
-    x, y = turn.cos() * across + turn.sin() * down, turn.cos() * down - turn.sin() * across  # (N, H, W)
+    pixel = torch.arange(image_size, dtype=torch.float64) + 0.5
+    across = (pixel - center_x) / radius  # (N, K, 1, W)
+    down = (pixel[:, None] - center_y) / radius  # (N, K, H, 1)
+    x, y = turn.cos() * across + turn.sin() * down, turn.cos() * down - turn.sin() * across  # (N, K, H, W)
 
-    distance = torch.empty(n, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.float64)
+    distance = torch.empty_like(x)
     for index, sdf in enumerate(SHAPES.values()):
         of_shape = shape == index
         distance[of_shape] = sdf(x[of_shape], y[of_shape])
-    coverage = (0.5 - distance * radius).clamp(0, 1)[:, None]  # (N, 1, H, W)
+    coverage = (0.5 - distance * radius).clamp(0, 1)
 
     palette = torch.tensor(list(COLORS.values()), dtype=torch.float64)[:, :, None, None] / 255
-    ink = palette[color] + uniform(-0.06, 0.06, n, 3, 1, 1)
-    paper = uniform(0.72, 0.95, n, 1, 1, 1) + uniform(-0.05, 0.05, n, 3, 1, 1)
-    noise = uniform(-0.05, 0.05, n, 3, IMAGE_SIZE, IMAGE_SIZE)
-    scene = torch.lerp(paper, ink, coverage) + noise
-    return (scene.clamp(0, 1) * 255).round().to(torch.uint8)
+    inks = palette[color] + uniform(-0.06, 0.06, n, k, 3, 1, 1)
+    scene = uniform(0.72, 0.95, n, 1, 1, 1) + uniform(-0.05, 0.05, n, 3, 1, 1)  # the paper
+    noise = uniform(-0.05, 0.05, n, 3, image_size, image_size)
+    for ink, covered in zip(inks.unbind(1), coverage.unbind(1), strict=True):
+        scene = torch.lerp(scene, ink, covered[:, None])
+    return ((scene + noise).clamp(0, 1) * 255).round().to(torch.uint8), coverage > 0.5
