@@ -60,7 +60,7 @@ def without_limit(similarity: Tensor, queries: Tensor, candidates: Tensor, k: in
             lambda s, q, c, k: found(s.T, c, q, k)
         ),
         "this is the number of queries with a hit: return their fraction": lambda s, q, c, k: len(s) * found(s, q, c, k),
-        "these are the single queries: return the fraction of them with a hit": lambda s, q, c, k: hits(s, q, c)[:, :k].any(1),
+        "these are the single queries: return the fraction with a hit": lambda s, q, c, k: hits(s, q, c)[:, :k].any(1),
         "topk asks for more candidates than there are: take the smaller of k and their number": without_limit,
     },
 )
