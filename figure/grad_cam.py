@@ -20,7 +20,7 @@ SUM = np.tensordot(WEIGHTS, MAPS, 1)
 
 
 def grid(ax, x, y, values, color):
-    """A map of 3 × 3 places: the colour for what is positive, grey for what is negative."""
+    """A map of 3 × 3 positions: the colour for what is positive, grey for what is negative."""
     for row in range(3):
         for column in range(3):
             value = values[row, column]
@@ -29,7 +29,7 @@ def grid(ax, x, y, values, color):
 
 
 ax = canvas(316)
-panel(ax, 8, 8, 316, 300, 1, "Forward: maps with places")
+panel(ax, 8, 8, 316, 300, 1, "Forward: maps of positions")
 picture(ax, 24, 130, 66, "red heart", 3)
 tower(ax, 112, 108, 66, 110, IMAGE, "ResNet,\nto its\nlast\nstage")
 arrow(ax, (93, 163), (110, 163))
