@@ -4,7 +4,6 @@ The first rung is the crude CLIP of lesson 00. Each further rung keeps the parts
 All train alike: 125 batches of 128 drawings.
 """
 
-import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from ..optimizers import make_optimizers
 from ..prompts import TEMPLATES, fill
 from ..text_encoder import TextTransformer
 from ..tokenizer import PAD, WordTokenizer
+from . import over_seeds
 from .style import MATCH
 
 LOG = Path(__file__).parent / "logs" / "ladder.jsonl"  # written by tools/ladder.py
@@ -197,7 +197,7 @@ def plot(marked: str, yours: float | None = None) -> Axes:
         marked: a name of `RUNGS`.
         yours: the accuracy that the reader's own run of this rung reached.
     """
-    rows = [json.loads(line) for line in LOG.read_text().splitlines()]
+    rows = over_seeds.read(LOG)
     axis = plt.subplots(figsize=(7, 3.8))[1]
     top = list(RUNGS).index(marked)
     for height, name in enumerate(list(RUNGS)[: top + 1]):
