@@ -1,179 +1,482 @@
-"""Checks of lesson 10: the matrix's memory, joined logsumexps, the second pass, gathered gradients, a shard, GPU-days."""
+"""Checks of lesson 10: chunked logsumexps, the gradient cache, checkpointed bytes, a process's own rows, GPU-days."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import Function, exercise, solved
+from ... import distributed, gradient_cache, losses
+from . import Function, NotSolved, exercise, solved
+
+N, CHUNK = 22, 4  # pairs and rows of a chunk; the last chunk has two rows
+
+
+class LargestTensor(TorchDispatchMode):
+    """Keeps the size of the largest tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+def logsumexps(function: Function, scaled: Tensor, text_features: Tensor, chunk_size: int) -> dict[str, Any]:
+    """What an answer returns, and whether it made a tensor as large as the matrix."""
+    with LargestTensor() as largest:
+        pair = solved(function(scaled, text_features, chunk_size))
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise ValueError("return two tensors, rows and columns")
+    found = {"rows": solved(pair[0]), "columns": solved(pair[1])}
+    return found | {"largest tensor": "the whole matrix" if largest.numbers >= N * N else "less than the matrix"}
+
+
+def draw_scaled() -> dict[str, tuple[Tensor, Tensor, int]]:
+    """Logits between −5 and 5, and between −140 and 140."""
+    image, text = F.normalize(torch.randn(2, N, 6), dim=-1)
+    near = F.normalize(text + 0.1 * image, dim=-1)
+    return {"": (5 * image, text, CHUNK), "at a large scale": (140 * near, text, CHUNK)}
+
+
+def with_columns(join: Callable[[list[Tensor]], Tensor]) -> Function:
+    """Right rows, and columns joined from the chunks of logits."""
+
+    def chunked(scaled: Tensor, text: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        chunks = [part @ text.T for part in scaled.split(size)]
+        return torch.cat([chunk.logsumexp(dim=1) for chunk in chunks]), join(chunks)
+
+    return chunked
+
+
+def each(chunks: list[Tensor]) -> Tensor:
+    return torch.stack([chunk.logsumexp(dim=0) for chunk in chunks])
+
+
+def whole(scaled: Tensor, text: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    logits = scaled @ text.T
+    return logits.logsumexp(dim=1), logits.logsumexp(dim=0)
+
+
+joined = with_columns(lambda chunks: each(chunks).double().exp().sum(dim=0).log().float())
 
 
 @exercise(
-    inputs=lambda: [(32_768, 4), (100_000, 2)],
+    inputs=draw_scaled,
+    outcome=logsumexps,
     mistakes={
-        "it grows with N, but the matrix has N · N numbers": lambda n, size: n * size / 1e9,
-        "these are numbers, not bytes: each takes `bytes_per_number`": lambda n, size: n * n / 1e9,
-        "these are bits: a byte has eight, and the size is in bytes already": lambda n, size: 8 * n * n * size / 1e9,
-        "these are gibibytes, of 2³⁰ bytes: a gigabyte has 10⁹": lambda n, size: n * n * size / 2**30,
-        "these are megabytes: divide by 10⁹": lambda n, size: n * n * size / 1e6,
-        "these are bytes: divide by 10⁹": lambda n, size: n * n * size,
-        "`bytes_per_number` is ignored: 4 is right for float32 alone": lambda n, size: n * n * 4 / 1e9,
+        "exp of a logit above 88 leaves float32: add up logarithms, never their exponentials": (
+            with_columns(lambda chunks: each(chunks).exp().sum(dim=0).log())
+        ),
+        "the logits are clamped, and the loss is another one: all of them must count as they are": (
+            with_columns(lambda chunks: each([chunk.clamp(max=80) for chunk in chunks]).logsumexp(dim=0))
+        ),
+        "a number taken out of the exponent must come back after the logarithm": (
+            with_columns(lambda chunks: (each(chunks) - each(chunks).amax(dim=0)).logsumexp(dim=0))
+        ),
+        "this is the largest part: near, but the other chunks count too": (
+            with_columns(lambda chunks: each(chunks).amax(dim=0))
+        ),
+        "logsumexps do not add up: their exponentials do": with_columns(lambda chunks: each(chunks).sum(dim=0)),
+        "the columns start at 0, but the logsumexp of nothing is −∞: ln 0": (
+            with_columns(lambda chunks: torch.logaddexp(each(chunks).logsumexp(dim=0), torch.zeros(())))
+        ),
+        "the columns are those of the last chunk alone": with_columns(lambda chunks: each(chunks)[-1]),
+        "the last chunk is missing: it may have fewer rows than the others": (
+            lambda scaled, text, size: (
+                (scaled @ text.T).logsumexp(dim=1),
+                joined(scaled[: len(scaled) // size * size], text, size)[1],
+            )
+        ),
+        "rows and columns are exchanged": lambda scaled, text, size: joined(scaled, text, size)[::-1],
+        "the whole matrix exists at once: take a few rows of it at a time": whole,
+    },
+    package=losses._chunked_logsumexps,
+)
+def chunked_logsumexps(scaled: Tensor, text_features: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
+    return joined(scaled, text_features, chunk_size)
+
+
+class Encoder(nn.Module):
+    """tanh of a linear layer, which counts the examples whose activations are held."""
+
+    def __init__(self, inputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(inputs, 3))
+        self.calls = self.held = self.most = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return _Held.apply(x, self.weight, self).tanh() if torch.is_grad_enabled() else (x @ self.weight).tanh()
+
+    def hold(self, examples: int) -> None:
+        self.held += examples
+        self.most = max(self.most, self.held)
+
+
+class _Held(torch.autograd.Function):
+    """A matrix product that its encoder counts as held until its backward pass, or until its graph is dropped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, encoder: Encoder) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.token = _Token(encoder, len(x))
+        return x @ weight
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        ctx.token.release()
+        return None, ctx.saved_tensors[0].T @ gradient, None
+
+
+class _Token:
+    def __init__(self, encoder: Encoder, examples: int):
+        self.encoder, self.examples = encoder, examples
+        encoder.hold(examples)
+
+    def release(self) -> None:
+        self.encoder.hold(-self.examples)
+        self.examples = 0
+
+    __del__ = release
+
+
+def left_behind(function: Function, images: Tensor, tokens: Tensor, chunk_size: int) -> dict[str, Any]:
+    """The loss, all gradients, and whether more than a chunk's activations were held."""
+    torch.manual_seed(3)
+    image_encoder, text_encoder = Encoder(images.shape[1]), Encoder(tokens.shape[1])
+    scale = nn.Parameter(torch.tensor(2.0))
+
+    def loss(image_features: Tensor, text_features: Tensor) -> Tensor:
+        logits = scale.exp() * image_features @ text_features.T
+        return (logits.logsumexp(dim=1) + logits.logsumexp(dim=0) - 2 * logits.diag()).mean() / 2
+
+    value = function(image_encoder, text_encoder, images, tokens, loss, chunk_size)
+    named = {"the image encoder": image_encoder.weight, "the text encoder": text_encoder.weight, "the scale": scale}
+    value = None if value is ... else value
+    if value is None and not image_encoder.calls and not text_encoder.calls:
+        raise NotSolved
+    found: dict[str, Any] = {"loss": "nothing" if value is None else float(value)}
+    for name, parameter in named.items():
+        found[f"gradient of {name}"] = "none" if parameter.grad is None else parameter.grad.clone()
+    most = max(image_encoder.most, text_encoder.most)
+    return found | {"activations at one moment": "one chunk" if most <= chunk_size else "more than one chunk"}
+
+
+def features_of(encode: Function, rows: Tensor, size: int) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([encode(chunk) for chunk in rows.split(size)])
+
+
+def second_pass(
+    scalar: Callable[[Tensor, Tensor], Tensor] = lambda y, g: (y * g).sum(), sides: slice = slice(None), chunks: int = 99
+) -> Function:
+    """A gradient cache with some scalar of a chunk's features and their gradients, and some of its parts."""
+
+    def cached(ei: Function, et: Function, images: Tensor, tokens: Tensor, loss: Function, size: int) -> Tensor:
+        rows = [(ei, images), (et, tokens)]
+        features = [features_of(encode, x, size).requires_grad_() for encode, x in rows]
+        value = loss(*features)
+        value.backward()
+        for (encode, x), feature in list(zip(rows, features, strict=True))[sides]:
+            for start in range(0, len(x), size)[:chunks]:
+                part = slice(start, start + size)
+                scalar(encode(x[part]), feature.grad[part]).backward()
+        return value.detach()
+
+    return cached
+
+
+def accumulated(ei: Function, et: Function, images: Tensor, tokens: Tensor, loss: Function, size: int) -> float:
+    total = 0.0
+    for x, y in zip(images.split(size), tokens.split(size), strict=True):
+        value = loss(ei(x), et(y)) * len(x) / len(images)
+        value.backward()
+        total += value.item()
+    return total
+
+
+def at_once(ei: Function, et: Function, images: Tensor, tokens: Tensor, loss: Function, size: int) -> Tensor:
+    value = loss(ei(images), et(tokens))
+    value.backward()
+    return value.detach()
+
+
+def twice(ei: Function, et: Function, images: Tensor, tokens: Tensor, loss: Function, size: int) -> Tensor:
+    """The first pass keeps its graph, and goes backward to the weights by itself; then the second pass does, too."""
+    features = [torch.cat([e(x) for x in rows.split(size)]) for e, rows in ((ei, images), (et, tokens))]
+    for feature in features:
+        feature.retain_grad()
+    value = loss(*features)
+    value.backward()
+    for e, rows, feature in zip((ei, et), (images, tokens), features, strict=True):
+        for x, g in zip(rows.split(size), feature.grad.split(size), strict=True):
+            e(x).backward(g)
+    return value.detach()
+
+
+def without_the_scale(ei: Function, et: Function, images: Tensor, tokens: Tensor, loss: Function, size: int) -> Tensor:
+    features = [features_of(e, rows, size).requires_grad_() for e, rows in ((ei, images), (et, tokens))]
+    value = loss(*features)
+    for e, rows, g in zip((ei, et), (images, tokens), torch.autograd.grad(value, features), strict=True):
+        for x, part in zip(rows.split(size), g.split(size), strict=True):
+            e(x).backward(part)
+    return value.detach()
+
+
+def loss_for_each_chunk(ei: Function, et: Function, images: Tensor, tokens: Tensor, loss: Function, size: int) -> Tensor:
+    image, text = features_of(ei, images, size), features_of(et, tokens, size)
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        after = start + size
+        value = loss(
+            torch.cat([image[:start], ei(images[part]), image[after:]]),
+            torch.cat([text[:start], et(tokens[part]), text[after:]]),
+        )
+        value.backward()
+    return value.detach()
+
+
+@exercise(
+    inputs=lambda: (torch.randn(8, 5), torch.randn(8, 6), 3),
+    outcome=left_behind,
+    mistakes={
+        "each chunk has a loss of its own: its pairs must meet those of all chunks": accumulated,
+        "the whole batch passes the encoders at once: the gradients are right, but all activations are held": at_once,
+        "the loss is not returned": lambda *arguments: second_pass()(*arguments) and None,
+        "the text encoder gets no gradient: it needs a second pass, too": second_pass(sides=slice(1)),
+        "the image encoder gets no gradient: it needs a second pass, too": second_pass(sides=slice(1, 2)),
+        "the scale, which `loss` holds, gets no gradient: go backward from the loss itself": without_the_scale,
+        "the scale's gradient is added once for each chunk: one loss is enough for all chunks": loss_for_each_chunk,
+        "the features' gradients are not used: `backward()` of a sum gives each feature a gradient of 1": (
+            second_pass(lambda y, g: y.sum())
+        ),
+        "the weights get their gradient twice: the first pass must leave no graph": twice,
+        "only the first chunk reaches the weights": second_pass(chunks=1),
+        "the last chunk is missing: it may be smaller than the others": second_pass(chunks=2),
+        "the product with the gradients is averaged: add it up": second_pass(lambda y, g: (y * g).mean()),
+    },
+    package=gradient_cache.cached_backward,
+)
+def cached_backward(ei: Function, et: Function, images: Tensor, tokens: Tensor, loss: Function, size: int) -> Tensor:
+    return second_pass()(ei, et, images, tokens, loss, size)
+
+
+@exercise(
+    inputs=lambda: [(12, 3, 5.0, 90.0), (24, 2, 7.0, 100.0), (6, 6, 1.0, 30.0)],
+    mistakes={
+        "this is a tower without checkpoints, which keeps all activations": lambda n, k, x, a: n * a,
+        "the activations of the segment that is computed again are missing": lambda n, k, x, a: n / k * x,
+        "the inputs of the segments are missing": lambda n, k, x, a: k * a,
+        "every block's input is counted: one for each segment is kept": lambda n, k, x, a: n * x + k * a,
+        "only one block's activations are counted: a segment is computed again as a whole": lambda n, k, x, a: n / k * x + a,
+        "there are layers / every segments, each of `every` blocks: the two are exchanged": lambda n, k, x, a: (
+            k * x + n / k * a
+        ),
+        "the activations of all segments are counted: only one segment's exist at a time": lambda n, k, x, a: (
+            n / k * x + n * a
+        ),
+        "the inputs are kept once, and not once more in the backward pass": lambda n, k, x, a: 2 * n / k * x + k * a,
     },
     tolerance=1e-6,
 )
-def matrix_gigabytes(n: int, bytes_per_number: int) -> float:
-    return n**2 * bytes_per_number / 10**9
+def checkpointed_bytes(layers: int, every: int, input_bytes: float, block_bytes: float) -> float:
+    return sum(input_bytes for block in range(layers) if block % every == 0) + every * block_bytes
 
 
-def draw_parts() -> dict[str, tuple[Tensor]]:
-    """The logsumexps of three chunks of logits, once around 0 and once around 200."""
-    chunks = torch.randn(3, 4, 5)
-    return {"": (chunks.logsumexp(dim=1),), "with logits around 200": ((chunks + 200).logsumexp(dim=1),)}
+class Processes:
+    """Threads that pass for processes: what `torch.distributed` says and sends is answered among them.
+
+    Only what `gather` and `rank` need: the number of processes, a rank for each, `all_gather` and a summing `all_reduce`.
+    """
+
+    def __init__(self, size: int):
+        self.size, self.local = size, threading.local()
+        self.barrier = threading.Barrier(size, timeout=10)
+        self.sent: list[Any] = [None] * size
+
+    def exchange(self, tensor: Tensor) -> list[Tensor]:
+        self.sent[self.local.rank] = tensor.detach().clone()
+        self.barrier.wait()
+        received = [sent.clone() for sent in self.sent]
+        self.barrier.wait()
+        return received
+
+    def all_gather(self, outputs: list[Tensor], tensor: Tensor) -> None:
+        for output, received in zip(outputs, self.exchange(tensor), strict=True):
+            with torch.no_grad():
+                output.copy_(received)
+
+    def all_reduce(self, tensor: Tensor) -> None:
+        total = torch.stack(self.exchange(tensor)).sum(dim=0)
+        with torch.no_grad():
+            tensor.copy_(total)
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        answers = {
+            "is_available": lambda: True,
+            "is_initialized": lambda: True,
+            "get_world_size": lambda: self.size,
+            "get_rank": lambda: self.local.rank,
+            "all_gather": self.all_gather,
+            "all_reduce": self.all_reduce,
+        }
+        with patch.multiple(dist, **answers):
+            yield
+
+    def run(self, work: Callable[[int], Any]) -> list[Any]:
+        """What `work` returns for each rank. The first error of any of them is raised."""
+        results: list[Any] = [None] * self.size
+        errors: list[BaseException] = []
+
+        def one(rank: int) -> None:
+            self.local.rank = rank
+            try:
+                results[rank] = work(rank)
+            except BaseException as error:
+                errors.append(error)
+                self.barrier.abort()
+
+        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(self.size)]
+        with self.connected():
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        if errors:
+            raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
+        return results
 
 
-@exercise(
-    inputs=draw_parts,
-    mistakes={
-        # Right as long as the logits are small, so it comes before the others, of which some are inf as well.
-        "the exponential leaves float32 (exp(89) is inf): take out the largest first": lambda x: x.exp().sum(dim=0).log(),
-        "logsumexps do not add up: their exponentials do": lambda x: x.sum(dim=0),
-        "this is their mean: take the logarithm of the sum of their exponentials": lambda x: x.mean(dim=0),
-        "this is the largest part: near, but the other chunks count too": lambda x: x.amax(dim=0),
-        "the logarithm is missing at the end": lambda x: x.exp().sum(dim=0),
-        "this is the logarithm of the *mean*: each chunk already is a sum": lambda x: x.exp().mean(dim=0).log(),
-        "it is joined over the columns (dim=1): chunks are rows here": lambda x: x.logsumexp(dim=1),
-    },
-)
-def joined_logsumexp(parts: Tensor) -> Tensor:
-    return parts.double().exp().sum(dim=0).log().float()  # float64 reaches to exp(709)
+def in_three_processes(function: Function, images: Tensor, texts: Tensor, scale: float) -> dict[str, Tensor]:
+    """The loss of each process, and the gradients after their average over the processes."""
+    processes = Processes(3)
+
+    def work(rank: int) -> tuple[float, Tensor, Tensor, Tensor]:
+        own = [tensor.chunk(3)[rank].clone().requires_grad_() for tensor in (images, texts)]
+        logit_scale = torch.tensor(scale, requires_grad=True)
+        loss = solved(function(*own, logit_scale))
+        if not isinstance(loss, Tensor) or not loss.requires_grad:
+            raise TypeError("the loss is no tensor with a gradient: return it without .item() or .detach()")
+        loss.backward()
+        leaves = [*own, logit_scale]
+        return loss.item(), *(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves)
+
+    results = processes.run(work)
+    parts = [torch.stack([result[k] for result in results]) / 3 for k in (1, 2, 3)]
+    named = dict(zip(("image features", "text features", "scale"), parts, strict=True))
+    found = {"loss of each process": torch.tensor([result[0] for result in results])}
+    return found | {f"gradient of the {name}": part for name, part in named.items()}
 
 
-def gradient_left(second_pass: Function, encoder: nn.Linear, chunks: list[Tensor], gradients: list[Tensor]) -> Tensor | str:
-    """The gradient of the encoder's weights after a second pass, or a word if there is none."""
-    encoded: list[Tensor] = []
-    encoder.register_forward_hook(lambda module, inputs, output: encoded.append(output))
-    returned = second_pass(encoder, chunks, gradients)
-    if encoder.weight.grad is None and not encoded:
-        solved(returned)
-    return "none" if encoder.weight.grad is None else encoder.weight.grad
+def draw_share() -> tuple[Tensor, Tensor, float]:
+    images, texts = F.normalize(torch.randn(2, 12, 5), dim=-1)
+    return images, texts, 8.0
 
 
-def backward_from(scalar: Callable[[Tensor, Tensor], Tensor]) -> Function:
-    """A second pass with some scalar of each chunk's features and their gradients."""
-
-    def second_pass(encode: Function, chunks: list[Tensor], gradients: list[Tensor]) -> None:
-        for chunk, gradient in zip(chunks, gradients, strict=True):
-            scalar(encode(chunk), gradient).backward()
-
-    return second_pass
-
-
-@exercise(
-    inputs=lambda: (nn.Linear(4, 3, bias=False), list(torch.randn(7, 4).split(3)), list(torch.randn(7, 3).split(3))),
-    package=backward_from(lambda y, g: (y * g).sum()),
-    outcome=gradient_left,
-    mistakes={
-        "no gradient has reached the weights: go backward from the features of each chunk": lambda e, x, g: list(map(e, x)),
-        "the gradients of the features are not used: `backward()` of a sum gives each feature a gradient of 1": (
-            backward_from(lambda y, g: y.sum())
-        ),
-        "only the first chunk has reached the weights": lambda e, x, g: e(x[0]).backward(g[0]),
-        "only the last chunk has reached the weights: gradients add up, so don't clear them in between": (
-            lambda e, x, g: e(x[-1]).backward(g[-1])
-        ),
-        "each chunk gets the gradients of the first one": (
-            lambda e, x, g: e(torch.cat(x)).backward(torch.cat([g[0][: len(chunk)] for chunk in x]))
-        ),
-        "the sign is turned": backward_from(lambda y, g: -(y * g).sum()),
-        "it is a mean over the chunks: their gradients add up": backward_from(lambda y, g: (y * g).sum() / 3),
-        "the product is averaged over its numbers: add them up": backward_from(lambda y, g: (y * g).mean()),
-    },
-)
-def second_pass(encode: Function, chunks: list[Tensor], gradients: list[Tensor]) -> None:
-    encode(torch.cat(chunks)).backward(torch.cat(gradients))  # the whole batch at once
-
-
-def total(gradients: list[Tensor]) -> Tensor:
-    return torch.stack(gradients).sum(dim=0)
-
-
-@exercise(
-    inputs=lambda: ([torch.randn(6, 4) for _ in range(3)], 1),  # three processes, with two pairs each
-    mistakes={
-        "only this process's own loss is in it: the others used your features too": lambda g, r: g[r].chunk(3)[r],
-        "your own loss is missing: add up all processes": lambda g, r: (total(g) - g[r]).chunk(3)[r],
-        "it is averaged: add up. DistributedDataParallel averages later, and once": lambda g, r: total(g).chunk(3)[r] / 3,
-        "the rows are not cut: you need only those of this process's features": lambda g, r: total(g),
-        "these are the rows of the first process": lambda g, r: total(g).chunk(3)[0],
-        "this is another process's share of rows: rank · B is where yours start": lambda g, r: total(g).chunk(3)[r + 1],
-        "every third row is taken: a process's rows stand together": lambda g, r: total(g)[r::3],
-    },
-)
-def own_gradient(gradients: list[Tensor], rank: int) -> Tensor:
-    size = len(gradients[0]) // len(gradients)
-    return total(gradients)[rank * size : (rank + 1) * size]
-
-
-def draw_shard() -> tuple[Tensor, Tensor, Tensor, Tensor, float, int]:
-    """Process 1 of four, with three pairs each."""
-    everyone = torch.randn(2, 12, 5)
-    all_image, all_text = everyone / everyone.norm(dim=2, keepdim=True)
-    return all_image[3:6], all_text[3:6], all_image, all_text, 8.0, 1
-
-
-def cost(logits: Tensor, first: int) -> float:
+def cost(logits: Tensor, first: int) -> Tensor:
     """Mean cross-entropy when row i's own column is first + i."""
-    return (logits.exp().sum(dim=1).log() - logits[:, first:].diag()).mean().item()
+    return (logits.logsumexp(dim=1) - logits[:, first : first + len(logits)].diag()).mean()
 
 
-def both(i: Tensor, t: Tensor, all_i: Tensor, all_t: Tensor, scale: float, first: int) -> float:
-    return (cost(scale * i @ all_t.T, first) + cost(scale * t @ all_i.T, first)) / 2
+def numbers_of(rows: Tensor) -> Tensor:
+    """The rows of all processes as plain numbers: no gradient travels back."""
+    everyone = [torch.empty_like(rows) for _ in range(distributed.world_size())]
+    dist.all_gather(everyone, rows)
+    return torch.cat(everyone)
+
+
+def own_rows(
+    first: Callable[[int, int], int] = lambda rank, size: rank * size,
+    everyone: Callable[[Tensor], Tensor] = lambda rows: distributed.gather(rows),
+    parts: tuple[float, float] = (0.5, 0.5),
+) -> Function:
+    """The loss of a process's own rows, with parts that can be wrong."""
+
+    def loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+        start = first(distributed.rank(), len(image))
+        image_to_text = cost(scale * image @ everyone(text).T, start)
+        text_to_image = cost(scale * text @ everyone(image).T, start)
+        return parts[0] * image_to_text + parts[1] * text_to_image
+
+    return loss
+
+
+def whole_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    logits = scale * distributed.gather(image) @ distributed.gather(text).T
+    return (cost(logits, 0) + cost(logits.T, 0)) / 2
+
+
+def same_modality(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    start = distributed.rank() * len(image)
+    of_images = cost(scale * image @ distributed.gather(image).T, start)
+    return (of_images + cost(scale * text @ distributed.gather(text).T, start)) / 2
 
 
 @exercise(
-    inputs=draw_shard,
-    # i and t are this process's images and texts, ai and at those of all, r is the rank.
+    inputs=draw_share,
+    outcome=in_three_processes,
     mistakes={
-        "the targets start at 0: your pairs stand from column rank · B on": (
-            lambda i, t, ai, at, s, r: both(i, t, ai, at, s, 0)
+        "the targets start at 0: your pairs stand from column rank · B on": own_rows(first=lambda rank, size: 0),
+        "the targets start at `rank`: your pairs stand from column rank · B on": own_rows(first=lambda rank, size: rank),
+        "your rows meet only your own columns: gather the features of all": own_rows(
+            first=lambda rank, size: 0, everyone=lambda rows: rows
         ),
-        "the targets start at `rank`: your pairs stand from column rank · B on": both,
-        "your rows meet only your own columns: compare them with the features of all": (
-            lambda i, t, ai, at, s, r: both(i, t, i, t, s, 0)
+        "the loss is right, but no gradient travels back to the other processes: use `gather`": own_rows(
+            everyone=numbers_of
         ),
-        "one direction is missing: this is only image → text": lambda i, t, ai, at, s, r: cost(s * i @ at.T, r * len(i)),
-        "one direction is missing: this is only text → image": lambda i, t, ai, at, s, r: cost(s * t @ ai.T, r * len(i)),
-        "images are compared with images, and texts with texts": (
-            lambda i, t, ai, at, s, r: both(i, t, at, ai, s, r * len(i))
-        ),
-        "the two directions are added, and not averaged": lambda i, t, ai, at, s, r: 2 * both(i, t, ai, at, s, r * len(i)),
-        "the scale is missing": lambda i, t, ai, at, s, r: both(i, t, ai, at, 1, r * len(i)),
-        "this is the loss of the whole batch: each process needs only its own rows": (
-            lambda i, t, ai, at, s, r: both(ai, at, ai, at, s, 0)
+        "one direction is missing: this is only image → text": own_rows(parts=(1, 0)),
+        "one direction is missing: this is only text → image": own_rows(parts=(0, 1)),
+        "the two directions are added, and not averaged": own_rows(parts=(1, 1)),
+        "images are compared with images, and texts with texts": same_modality,
+        "the scale is missing": lambda i, t, s: own_rows()(i, t, torch.ones((), requires_grad=True)),
+        "no gradient reaches the scale: `.item()` or `.detach()` cuts it off": lambda i, t, s: own_rows()(i, t, s.detach()),
+        "this is the loss of the whole batch, in every process: each needs only its own rows": whole_loss,
+        "it is divided by the number of processes: the average over them comes later, and once": (
+            lambda i, t, s: own_rows()(i, t, s) / 3
         ),
     },
+    package=losses.sharded_clip_loss,
 )
-def shard_loss(image: Tensor, text: Tensor, all_image: Tensor, all_text: Tensor, scale: float, rank: int) -> float:
-    return both(image, text, all_image, all_text, scale, rank * len(image))
+def sharded_clip_loss(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
+    return own_rows()(image, text, scale)
 
 
 @exercise(
-    inputs=lambda: [(14e9, 400e6, 32.0, 40e12), (2e9, 10e6, 7.0, 3e12)],
+    inputs=lambda: [(14e9, 400e6, 32.0, 40e12, False), (2e9, 10e6, 7.0, 3e12, True), (5e9, 2e6, 3.0, 9e12, False)],
     mistakes={
         "this is the forward pass alone: the backward pass costs twice as much again": (
-            lambda f, n, e, rate: f * n * e / rate / 86_400
+            lambda f, n, e, rate, again: f * n * e / rate / 86_400
         ),
         "the backward pass counts once here: it makes two products for each of the forward pass": (
-            lambda f, n, e, rate: 2 * f * n * e / rate / 86_400
+            lambda f, n, e, rate, again: (3 if again else 2) * f * n * e / rate / 86_400
         ),
-        "these are seconds: a day has 86,400": lambda f, n, e, rate: 3 * f * n * e / rate,
-        "these are hours: a day has 24": lambda f, n, e, rate: 3 * f * n * e / rate / 3_600,
-        "the forward pass in hours, without the backward pass": lambda f, n, e, rate: f * n * e / rate / 3_600,
-        "the forward pass in seconds, without the backward pass": lambda f, n, e, rate: f * n * e / rate,
-        "this is one epoch: every pair is seen `epochs` times": lambda f, n, e, rate: 3 * f * n / rate / 86_400,
+        "checkpointing costs nothing here: it is one more forward pass": (
+            lambda f, n, e, rate, again: 3 * f * n * e / rate / 86_400
+        ),
+        "checkpointing is always counted here: look at the last argument": (
+            lambda f, n, e, rate, again: 4 * f * n * e / rate / 86_400
+        ),
+        "checkpointing doubles everything here: it is one more forward pass, and no more backward one": (
+            lambda f, n, e, rate, again: (6 if again else 3) * f * n * e / rate / 86_400
+        ),
+        "these are seconds: a day has 86,400": lambda f, n, e, rate, again: (4 if again else 3) * f * n * e / rate,
+        "these are hours: a day has 24": lambda f, n, e, rate, again: (4 if again else 3) * f * n * e / rate / 3_600,
+        "this is one epoch: every pair is seen `epochs` times": (
+            lambda f, n, e, rate, again: (4 if again else 3) * f * n / rate / 86_400
+        ),
     },
     tolerance=1e-6,
 )
-def gpu_days(forward_flops: float, pairs: float, epochs: float, flops_per_second: float) -> float:
-    forward, backward = forward_flops, 2 * forward_flops
+def gpu_days(forward_flops: float, pairs: float, epochs: float, flops_per_second: float, checkpointing: bool) -> float:
+    forward, backward = forward_flops * (1 + checkpointing), 2 * forward_flops
     return epochs * pairs * (forward + backward) / (flops_per_second * 24 * 60 * 60)
