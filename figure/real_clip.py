@@ -9,7 +9,7 @@ from style import GRAY, IMAGE, MATCH, TEXT, arrow, box, canvas, panel, save, sha
 PICTURE = [
     ("patch_embedding", "visual.conv1", "49 patches → 49 tokens"),
     ("class_token", "visual.class_embedding", "one more, in front"),
-    ("positional_embedding", "visual.positional_embedding", "a vector for each place"),
+    ("positional_embedding", "visual.positional_embedding", "a vector for each position"),
     ("norm_in", "visual.ln_pre", "LayerNorm"),
     ("blocks", "visual.transformer.resblocks", "12 blocks, width 768"),
     ("norm_out", "visual.ln_post", "LayerNorm, at the class token"),
@@ -17,7 +17,7 @@ PICTURE = [
 ]
 SENTENCE = [
     ("token_embedding", "token_embedding", "77 numbers → 77 tokens"),
-    ("positional_embedding", "positional_embedding", "a vector for each place"),
+    ("positional_embedding", "positional_embedding", "a vector for each position"),
     ("blocks", "transformer.resblocks", "12 causal blocks, width 512"),
     ("norm", "ln_final", "LayerNorm, read at [EOS]"),
     ("text_projection", "text_projection", "512 → 512"),

@@ -4,8 +4,10 @@ The byte-pair tokenizer and the preparation of images are open_clip's: `open_cli
 `open_clip.image_transform(model.config.image_size, is_train=False)`.
 """
 
+import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +63,33 @@ def openai_name(name: str) -> str:
     return name
 
 
+def config_of(tensors: Mapping[str, Tensor]) -> ModelConfig:
+    """The sizes of one of OpenAI's Vision Transformers, read off the shapes of a state dict with their names.
+
+    No tensor's shape tells the heads, the activation and the token that the text is read at. They are OpenAI's: 64
+    dimensions for each head, `QuickGELU`, and the last number of the vocabulary.
+    """
+    width, _, patch_size, _ = tensors["visual.conv1.weight"].shape
+    patches = len(tensors["visual.positional_embedding"]) - 1
+    vocab_size, text_width = tensors["token_embedding.weight"].shape
+    blocks = [name for name in tensors if name.endswith(".attn.in_proj_weight")]
+    vit_layers = sum(name.startswith("visual.") for name in blocks)
+    return ModelConfig(
+        embed_dim=tensors["text_projection"].shape[1],
+        image_size=math.isqrt(patches) * patch_size,
+        image_tower="vit",
+        vit_patch_size=patch_size,
+        vit_width=width,
+        vit_layers=vit_layers,
+        vit_num_heads=width // 64,
+        text_width=text_width,
+        text_layers=len(blocks) - vit_layers,
+        text_num_heads=text_width // 64,
+        text_eos=vocab_size - 1,
+        quick_gelu=True,
+    )
+
+
 def from_state_dict(tensors: Mapping[str, Tensor], config: ModelConfig) -> MiniCLIP:
     """Copies a state dict with OpenAI's names into a new model, in float32 and evaluation mode. Errors: see `load_weights`.
 
@@ -92,52 +121,52 @@ def from_open_clip(model: "open_clip.CLIP") -> MiniCLIP:
             f"this {type(model).__name__} of open_clip is not built like CLIP's Vision Transformers: "
             "take a model such as 'ViT-B-32', with a class token in its image tower and a causal text tower"
         )
-    visual, image_blocks, text_blocks = model.visual, model.visual.transformer.resblocks, model.transformer.resblocks
-    config = ModelConfig(
-        embed_dim=visual.output_dim,
-        image_size=visual.image_size[0],
-        image_tower="vit",
-        vit_patch_size=visual.patch_size[0],
-        vit_width=len(visual.class_embedding),
-        vit_layers=len(image_blocks),
-        vit_num_heads=image_blocks[0].attn.num_heads,
-        text_width=model.token_embedding.embedding_dim,
-        text_layers=len(text_blocks),
-        text_num_heads=text_blocks[0].attn.num_heads,
-        text_eos=VOCAB_SIZE - 1,
-        quick_gelu=isinstance(image_blocks[0].mlp.gelu, open_clip.transformer.QuickGELU),
+    visual, text, tensors = model.visual.transformer.resblocks[0], model.transformer.resblocks[0], model.state_dict()
+    config = replace(
+        config_of(tensors),
+        vit_num_heads=visual.attn.num_heads,
+        text_num_heads=text.attn.num_heads,
+        quick_gelu=isinstance(visual.mlp.gelu, open_clip.transformer.QuickGELU),
     )
-    return from_state_dict(model.state_dict(), config)
+    return from_state_dict(tensors, config)
 
 
-def load_clip(name: str, weights: str | Path | None = None) -> MiniCLIP:
+def load_clip(name: str, weights: str | Path | None = None, download: bool = True) -> MiniCLIP:
     """One of OpenAI's models, with its weights.
 
     Args:
         name: "ViT-B/32", "ViT-B/16", "ViT-L/14" or "ViT-L/14@336px".
         weights: a safetensors file with OpenAI's names. Without one, open_clip fetches OpenAI's weights from the
             Hugging Face hub once (about 600 MB for ViT-B/32) and keeps them in its cache.
+        download: fetch them if they do not lie in the cache yet.
 
     Raises:
         UserError: the name is not known, the weights cannot be had, or they are of another model.
     """
     if name not in CONFIGS:
         raise UserError(f"there is no model {name!r} here: choose one of {', '.join(CONFIGS)}")
-    path = _download(name) if weights is None else Path(os.path.expanduser(weights))
+    path = _download(name, download) if weights is None else Path(os.path.expanduser(weights))
     if not os.path.isfile(path):
         raise UserError(f"there is no file {str(weights)!r}: name a safetensors file, or none to download the weights")
     return from_state_dict(read_tensors(path), CONFIGS[name])
 
 
-def _download(name: str) -> Path:
-    """The path of OpenAI's weights in open_clip's cache, downloaded if they are not there yet."""
+def _download(name: str, download: bool) -> Path:
+    """The path of OpenAI's weights in the Hugging Face hub's cache, downloaded if they are not there yet."""
     try:
         import open_clip
+        from huggingface_hub import try_to_load_from_cache
     except ImportError as error:
         raise UserError("this needs open_clip: run 'python -m pip install open_clip_torch'") from error
     model_name = name.replace("/", "-").replace("@336px", "-336")
+    entry = open_clip.get_pretrained_cfg(model_name, "openai")
+    if not download:
+        path = try_to_load_from_cache(entry["hf_hub"].rstrip("/"), open_clip.constants.HF_SAFE_WEIGHTS_NAME)
+        if not isinstance(path, str):
+            raise UserError(f"OpenAI's weights of {name} are not in the cache: allow the download, or name a file")
+        return Path(path)
     try:
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(model_name, "openai")))
+        return Path(open_clip.download_pretrained(entry))
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"OpenAI's weights of {name} could not be downloaded from the Hugging Face hub: "

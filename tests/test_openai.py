@@ -1,6 +1,8 @@
 """OpenAI's architectures against open_clip's own models with random weights: nothing is downloaded."""
 
+import csv
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 import safetensors.torch
@@ -13,6 +15,7 @@ from miniclip_utils.openai import (
     CONFIGS,
     CONTEXT_LENGTH,
     VOCAB_SIZE,
+    config_of,
     from_open_clip,
     from_state_dict,
     load_clip,
@@ -75,6 +78,13 @@ def test_every_tensor_of_the_full_models_has_its_place(name):
     for key in ("visual.proj", "text_projection"):
         shapes[key] = shapes[key][::-1]
     assert shapes == {key: tensor.shape for key, tensor in theirs.items()}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_sizes_are_read_off_the_shapes(name):
+    with torch.device("meta"):
+        theirs = open_clip.CLIP(**their_config(name)).state_dict()
+    assert config_of(theirs) == CONFIGS[name]
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +187,21 @@ def test_weights_by_name_come_through_open_clip(small, tmp_path, monkeypatch):
     assert asked[0]["hf_hub"].startswith("timm/")  # where they lie as safetensors, not as a pickle
 
 
+def test_without_a_download_only_the_cache_is_looked_at(small, tmp_path, monkeypatch):
+    theirs, config = small
+    monkeypatch.setitem(CONFIGS, "ViT-B/32", config)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda entry: pytest.fail("a download"))
+    with pytest.raises(UserError, match="not in the cache"):
+        load_clip("ViT-B/32", download=False)
+    repository = tmp_path / "models--timm--vit_base_patch32_clip_224.openai"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    safetensors.torch.save_file(theirs.state_dict(), repository / "snapshots" / "abc" / "open_clip_model.safetensors")
+    assert_same_answers(load_clip("ViT-B/32", download=False), theirs)
+
+
 def test_no_internet_is_one_calm_sentence(monkeypatch):
     def fail(entry):
         raise FileNotFoundError("Failed to download file\nand more lines")
@@ -207,3 +232,28 @@ def test_sizes_are_those_that_openai_published():
         with torch.device("meta"):
             model = MiniCLIP(config, VOCAB_SIZE, CONTEXT_LENGTH)
         assert sum(parameter.numel() for parameter in model.parameters()) == published[name]
+
+
+def published(name: str) -> list[dict[str, str]]:
+    lines = (files("miniclip_utils.classroom") / "logs" / name).read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ") and "commit" in " ".join(line for line in lines if line.startswith("# "))
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def test_published_results_are_whole_and_those_of_models_that_open_clip_knows():
+    rows = published("published.csv")
+    assert len(rows) == len({(row["model"], row["weights"]) for row in rows}) == 26
+    for row in rows:
+        assert (row["model"].lower(), row["weights"]) in {(name.lower(), tag) for name, tag in open_clip.list_pretrained()}
+        assert row["data"] and 0.01 <= float(row["pairs_seen"]) <= 40
+        assert 0.03 < float(row["imagenet"]) < float(row["cifar10"]) < 1
+        assert 0.1 < float(row["average_38"]) < float(row["cifar10"]) and 0.1 < float(row["cifar100"]) < 1
+    sizes = {row["model"].removesuffix("-quickgelu"): float(row["parameters"]) for row in rows}
+    assert [sizes[name] for name in ("ViT-B-32", "ViT-B-16", "ViT-L-14")] == [151.28, 149.62, 427.62]  # millions
+
+
+def test_published_cosines_put_each_picture_s_own_sentence_first():
+    rows = published("published_cosines.csv")
+    pictures = list(rows[0])[1:]
+    cosines = torch.tensor([[float(row[picture]) for picture in pictures] for row in rows])
+    assert cosines.shape == (6, 5) and cosines.argmax(dim=0).tolist() == [0, 1, 2, 3, 4]

@@ -1,145 +1,150 @@
-"""Checks of lesson 11: QuickGELU, OpenAI's names, what a larger picture needs, FLOPs, and how far apart cosines must be."""
+"""Checks of lesson 11: sizes from shapes, attention's three matrices, how far apart cosines must be, FLOPs, a forecast."""
 
 import math
-from collections.abc import Callable
+import re
+from dataclasses import asdict
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...image_encoder import VisionTransformer
+from ...model import MiniCLIP, ModelConfig
+from ...openai import config_of as package_config_of
 from ...openai import openai_name
-from ...transformer import QuickGELU
 from . import Function, exercise, solved
 
 
-@exercise(
-    inputs=lambda: (2 * torch.randn(4, 6),),
-    package=QuickGELU(),
-    mistakes={
-        "this is GELU itself: near, but not what OpenAI's weights were trained with": F.gelu,
-        "this is GELU by the tanh formula: OpenAI's code has the sigmoid": lambda x: F.gelu(x, approximate="tanh"),
-        "the 1.702 is missing: x · sigmoid(x) is SiLU": F.silu,
-        "this is only the gate, between 0 and 1: multiply x with it": lambda x: torch.sigmoid(1.702 * x),
-        "the 1.702 stands outside: it belongs inside the sigmoid": lambda x: 1.702 * x * torch.sigmoid(x),
-        "the 1.702 counts twice: x itself is not scaled": lambda x: 1.702 * x * torch.sigmoid(1.702 * x),
-        "this is ReLU, with a corner at 0": F.relu,
-        "the sign inside the sigmoid is turned: large x must pass": lambda x: x * torch.sigmoid(-1.702 * x),
-    },
-)
-def quick_gelu(x: Tensor) -> Tensor:
-    return x - x / (1 + torch.exp(1.702 * x))  # x times (1 minus the chance of the opposite)
+def draw_weights() -> list[tuple[dict[str, Tensor]]]:
+    """State dicts with OpenAI's names, without memory; no two sizes of a model are equal."""
+    return [(weights_of(patch, layers),) for patch, layers in ((32, 2), (14, int(torch.randint(10, 13, ()))))]
 
 
-PARTS = {
-    "norm_1.weight": "ln_1.weight",
-    "attention.qkv.weight": "attn.in_proj_weight",
-    "attention.qkv.bias": "attn.in_proj_bias",
-    "attention.out.weight": "attn.out_proj.weight",
-    "norm_2.bias": "ln_2.bias",
-    "mlp.0.weight": "mlp.c_fc.weight",
-    "mlp.2.bias": "mlp.c_proj.bias",
-}
+def weights_of(patch: int, layers: int) -> dict[str, Tensor]:
+    sizes: dict[str, Any] = dict(embed_dim=320, image_size=9 * patch, vit_patch_size=patch, vit_width=384, vit_layers=layers)
+    text: dict[str, Any] = dict(vit_num_heads=6, text_width=256, text_layers=layers - 1, text_num_heads=4, text_eos=499)
+    with torch.device("meta"):
+        model = MiniCLIP(ModelConfig(image_tower="vit", quick_gelu=True, **sizes, **text), 500, 77)
+    tensors = {openai_name(name): tensor for name, tensor in model.state_dict().items()}
+    projections = {name: tensors[name].T for name in ("visual.proj", "text_projection")}
+    return tensors | projections
 
 
-def draw_names() -> list[tuple[str]]:
-    blocks = 0, 2, int(torch.randint(3, 12, ()))  # 0 and 2 also number the layers of the MLP
-    towers = "image_encoder", "text_encoder"
-    return [(f"{tower}.blocks.{block}.{part}",) for tower in towers for block in blocks for part in PARTS]
+def changed(**changes: Any) -> Function:
+    """The right sizes but for some, each a function of the weights."""
+    return lambda tensors: ModelConfig(**asdict(read(tensors)) | {name: change(tensors) for name, change in changes.items()})
 
 
-def renamed(name: str, image: str = "visual.", text: str = "") -> str:
-    """OpenAI's name, or one with other prefixes of the two towers."""
-    tower, _, block, part = name.split(".", 3)
-    return f"{image if tower == 'image_encoder' else text}transformer.resblocks.{block}.{PARTS[part]}"
+def blocks(tensors: dict[str, Tensor], tower: str) -> set[str]:
+    return {found[1] for name in tensors if (found := re.match(rf"{tower}transformer\.resblocks\.(\d+)\.", name))}
 
 
-def swapped(name: str, one: str, other: str) -> str:
-    return name.replace(one, "?").replace(other, one).replace("?", other)
-
-
-@exercise(
-    inputs=draw_names,
-    outcome=lambda function, name: {name: solved(function(name))},  # so that a difference names what was given
-    package=openai_name,
-    mistakes={
-        "the in_proj of the attention is no layer but a bare tensor, with an underscore: in_proj_weight": (
-            lambda name: renamed(name).replace("in_proj_", "in_proj.")
-        ),
-        "c_fc and c_proj are swapped: c_fc comes first and widens, c_proj brings back": (
-            lambda name: swapped(renamed(name), "c_fc", "c_proj")
-        ),
-        "the two LayerNorms are swapped": lambda name: swapped(renamed(name), "ln_1", "ln_2"),
-        "the text tower has no prefix of its own: only the image tower's names start with 'visual.'": (
-            lambda name: renamed(name, text="text.")
-        ),
-        "both towers got the prefix 'visual.': the text tower's names have none": lambda name: renamed(name, text="visual."),
-        "'resblocks' is missing: the blocks lie in transformer.resblocks": lambda n: renamed(n).replace(".resblocks", ""),
-        "the image tower's names start with 'visual.'": lambda name: renamed(name, image=""),
-        "out is still the course's name: OpenAI's is out_proj": lambda name: renamed(name).replace("out_proj", "out"),
-    },
-)
-def block_name(name: str) -> str:
-    return renamed(name)
-
-
-def after_the_token(resize: Callable[[Tensor, int], Tensor]) -> Function:
-    """Leaves the class token's row as it is.
-
-    Args:
-        resize: the places as a picture, (1, width, old, old), and the new size → (1, width, …).
-    """
-
-    def resized_places(places: Tensor, new: int) -> Tensor:
-        old = math.isqrt(len(places) - 1)
-        grid = places[1:].T.view(1, -1, old, old)
-        return torch.cat([places[:1], resize(grid, new).flatten(2)[0].T])
-
-    return resized_places
-
-
-def bilinear(grid: Tensor, new: int, align_corners: bool = False) -> Tensor:
-    return F.interpolate(grid, (new, new), mode="bilinear", align_corners=align_corners)
+def read(tensors: dict[str, Tensor]) -> ModelConfig:
+    """From other tensors than the package reads them from."""
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    width, embed_dim = shapes["visual.proj"]
+    text_width = shapes["ln_final.bias"][0]
+    patch = shapes["visual.conv1.weight"][3]
+    grid = next(n for n in range(1, 100) if n * n + 1 == shapes["visual.positional_embedding"][0])
+    return ModelConfig(
+        embed_dim=embed_dim,
+        image_size=patch * grid,
+        image_tower="vit",
+        vit_patch_size=patch,
+        vit_width=width,
+        vit_layers=len(blocks(tensors, r"visual\.")),
+        vit_num_heads=width // 64,
+        text_width=text_width,
+        text_layers=len(blocks(tensors, "")),
+        text_num_heads=text_width // 64,
+        text_eos=shapes["token_embedding.weight"][0] - 1,
+        quick_gelu=True,
+    )
 
 
 @exercise(
-    inputs=lambda: (torch.randn(1 + 3 * 3, 4), 5),
+    inputs=draw_weights,
+    outcome=lambda function, tensors: asdict(solved(function(tensors))),
+    package=package_config_of,
     mistakes={
-        "the class token's row is missing: it has no place in the picture, and comes along as it is": (
-            lambda places, new: after_the_token(bilinear)(places, new)[1:]
+        "image_size counts patches: it is in pixels, so multiply by the patch size": changed(
+            image_size=lambda t: math.isqrt(len(t["visual.positional_embedding"]) - 1)
         ),
-        "the class token's row stands at the end: it is the first row": (
-            lambda places, new: after_the_token(bilinear)(places, new).roll(-1, dims=0)
+        "image_size is the number of positions: they form a square, with one more for the class token": changed(
+            image_size=lambda t: len(t["visual.positional_embedding"]) * t["visual.conv1.weight"].shape[-1]
         ),
-        "the rows were stretched like a line: the places form a grid, so resize in two directions": (
-            after_the_token(lambda grid, new: F.interpolate(grid.flatten(2), new * new, mode="linear"))
+        "vit_layers counts the blocks of both towers: only the image tower's names start with 'visual.'": changed(
+            vit_layers=lambda t: sum(name.endswith("in_proj_weight") for name in t)
         ),
-        "the class token's row took part: leave it out, and put it back in front": (
-            lambda places, new: F.interpolate(places.T[None], 1 + new * new, mode="linear")[0].T
+        "text_layers counts the blocks of both towers: subtract the image tower's": changed(
+            text_layers=lambda t: sum(name.endswith("in_proj_weight") for name in t)
         ),
-        "numbers and places are mixed up: `permute` to (1, width, rows, columns), a reshape alone tears": (
-            after_the_token(lambda grid, new: bilinear(grid.permute(0, 2, 3, 1).reshape(grid.shape), new))
+        "both numbers of layers are one too small: blocks are counted from 0": changed(
+            vit_layers=lambda t: len(blocks(t, r"visual\.")) - 1, text_layers=lambda t: len(blocks(t, "")) - 1
         ),
-        "the new rows are read off channel by channel: `permute` to (1, new, new, width) before the reshape": (
-            after_the_token(lambda grid, new: bilinear(grid, new).reshape(1, new * new, -1).mT)
+        "embed_dim is the width of a tower: a projection leads *to* embed_dim, and OpenAI's are (in, out)": changed(
+            embed_dim=lambda t: t["text_projection"].shape[0]
         ),
-        "rows and columns are swapped": after_the_token(lambda grid, new: bilinear(grid.mT, new)),
-        "the corners were kept in place (`align_corners=True`): a patch has a middle, and middles move": (
-            after_the_token(lambda grid, new: bilinear(grid, new, align_corners=True))
+        "embed_dim is the width of the image tower: OpenAI's projections are (in, out)": changed(
+            embed_dim=lambda t: t["visual.proj"].shape[0]
         ),
-        "each new place copies its nearest old one: take mode='bilinear'": (
-            after_the_token(lambda grid, new: F.interpolate(grid, (new, new), mode="nearest"))
+        "text_eos is the size of the vocabulary: numbers start at 0, so its last is one less": changed(
+            text_eos=lambda t: len(t["token_embedding.weight"])
+        ),
+        "text_width is the image tower's": changed(text_width=lambda t: len(t["visual.class_embedding"])),
+        "text_num_heads is the image tower's: a head has 64 dimensions in both": changed(
+            text_num_heads=lambda t: len(t["visual.class_embedding"]) // 64
+        ),
+        "image_tower is still 'resnet', ModelConfig's default": changed(image_tower=lambda t: "resnet"),
+        "quick_gelu is still False, ModelConfig's default": changed(quick_gelu=lambda t: False),
+        "text_eos is still None, ModelConfig's default: that is a tower with [CLS]": changed(text_eos=lambda t: None),
+    },
+)
+def config_of(tensors: dict[str, Tensor]) -> ModelConfig:
+    return read(tensors)
+
+
+def draw_parts() -> list[tuple[dict[str, Tensor]]]:
+    """Three matrices of one block, and its three biases."""
+    names = ["q_proj", "k_proj", "v_proj"]
+    orders = [[names[k] for k in torch.randperm(3).tolist()] for _ in range(2)] + [["k_proj", "v_proj", "q_proj"]]
+    shapes = [(6, 6), (6,), (4, 4)]
+    return [({n: torch.randn(shape) for n in order},) for order, shape in zip(orders, shapes, strict=True)]
+
+
+def stacked(*letters: str) -> Function:
+    return lambda parts: torch.cat([parts[f"{letter}_proj"] for letter in letters])
+
+
+@exercise(
+    inputs=draw_parts,
+    mistakes={
+        "the order is k, q, v, which is that of the alphabet: the block expects q first": stacked("k", "q", "v"),
+        "the order is k, v, q": stacked("k", "v", "q"),
+        "the order is v, k, q: turned round": stacked("v", "k", "q"),
+        "the order is q, v, k": stacked("q", "v", "k"),
+        "the order is v, q, k": stacked("v", "q", "k"),
+        "the order is the one that the file happens to have: take the three by name": lambda parts: torch.cat(
+            list(parts.values())
+        ),
+        "the three are stacked in a new dimension: put them one below the other": lambda parts: torch.stack(
+            [parts["q_proj"], parts["k_proj"], parts["v_proj"]]
+        ),
+        "the three are side by side: put them one below the other": lambda parts: torch.cat(
+            [parts["q_proj"], parts["k_proj"], parts["v_proj"]], dim=-1
+        ),
+        "the matrices are transposed: they are (out, in) already": lambda parts: torch.cat(
+            [parts[name].mT if parts[name].ndim == 2 else parts[name] for name in ("q_proj", "k_proj", "v_proj")]
         ),
     },
 )
-def resized_places(places: Tensor, new: int) -> Tensor:
-    # By hand: each new row weighs the two nearest old ones, in each direction.
-    old = math.isqrt(len(places) - 1)
-    centres = ((torch.arange(new) + 0.5) * old / new - 0.5).clamp(0, old - 1)
-    weights = (1 - (centres[:, None] - torch.arange(old)).abs()).clamp(min=0)  # (new, old)
-    grid = places[1:].view(old, old, -1)
-    return torch.cat([places[:1], torch.einsum("ya,xb,abw->yxw", weights, weights, grid).flatten(0, 1)])
+def qkv(parts: dict[str, Tensor]) -> Tensor:
+    size = len(parts["q_proj"])
+    result = parts["q_proj"].new_empty((3 * size, *parts["q_proj"].shape[1:]))
+    for row, name in enumerate(("q_proj", "k_proj", "v_proj")):
+        result[row * size : (row + 1) * size] = parts[name]
+    return result
 
 
 def formula(
@@ -178,13 +183,13 @@ def vit_flops(image_size: int, patch_size: int, width: int, layers: int) -> int:
     return counter.get_total_flops()
 
 
-def draw_chances() -> list[tuple[int, float, float]]:
+def draw_probabilitys() -> list[tuple[int, float, float]]:
     sizes = 2, 10, int(torch.randint(100, 9_000, ()))
     return [(n, float(5 + 90 * torch.rand(())), float(0.6 + 0.39 * torch.rand(()))) for n in sizes]
 
 
 @exercise(
-    inputs=draw_chances,
+    inputs=draw_probabilitys,
     mistakes={
         "there are n − 1 wrong texts, not n": lambda n, s, p: math.log(n * p / (1 - p)) / s,
         "this is the gap of the logits: divide by the scale for that of the cosines": (
@@ -194,19 +199,81 @@ def draw_chances() -> list[tuple[int, float, float]]:
         "the wrong texts are missing: all n − 1 of them share what the right one does not get": (
             lambda n, s, p: math.log(p / (1 - p)) / s
         ),
-        "this is the gap for a chance of one half, whatever chance is asked for": lambda n, s, p: math.log(n - 1) / s,
-        "it takes the odds, p / (1 − p), not the chance p": lambda n, s, p: math.log((n - 1) * p) / s,
-        "n − 1 is on the wrong side: chance / (1 − chance) is exp(scale · gap) divided by n − 1": (
+        "this is the gap for a probability of one half, whatever probability is asked for": lambda n, s, p: (
+            math.log(n - 1) / s
+        ),
+        "it takes the odds, p / (1 − p), not the probability p": lambda n, s, p: math.log((n - 1) * p) / s,
+        "n − 1 is on the wrong side: probability / (1 − probability) is exp(scale · gap) divided by n − 1": (
             lambda n, s, p: math.log(p / (1 - p) / (n - 1)) / s
         ),
         "the sign is turned: the right text must be above the others": lambda n, s, p: -math.log((n - 1) * p / (1 - p)) / s,
     },
 )
-def needed_gap(n: int, scale: float, chance: float) -> float:
+def needed_gap(n: int, scale: float, probability: float) -> float:
     # By halving an interval, from the softmax itself.
     logits = torch.zeros(n, dtype=torch.float64)
     low, high = -100.0, 100.0
     for _ in range(60):
         logits[0] = (low + high) / 2
-        low, high = (logits[0].item(), high) if logits.softmax(dim=0)[0] < chance else (low, logits[0].item())
+        low, high = (logits[0].item(), high) if logits.softmax(dim=0)[0] < probability else (low, logits[0].item())
     return low / scale
+
+
+def draw_runs() -> list[tuple[Tensor, Tensor, float]]:
+    runs = []
+    for points in (3, 5):
+        compute = 10 ** (20 + 2 * torch.rand(points, dtype=torch.float64)).sort().values
+        error = 0.3 * (compute / 1e21) ** -0.15 * torch.exp(0.05 * torch.randn(points, dtype=torch.float64))
+        runs.append((compute, error, float(10 ** (22 + torch.rand(())))))
+    return runs
+
+
+def fitted(x: Function, y: Function, back: Function) -> Function:
+    """A least-squares line through some function of compute and of error, read off at the new compute."""
+
+    def forecast(compute: Tensor, error: Tensor, new_compute: float) -> float:
+        new = torch.tensor(new_compute, dtype=torch.float64)
+        a, b = x(compute), y(error)
+        slope = ((a - a.mean()) * (b - b.mean())).sum() / (a - a.mean()).square().sum()
+        return back(b.mean() + slope * (x(new) - a.mean())).item()
+
+    return forecast
+
+
+def same(value: Tensor) -> Tensor:
+    return value
+
+
+def last_two(compute: Tensor, error: Tensor, new_compute: float) -> float:
+    return fitted(torch.log, torch.log, torch.exp)(compute[-2:], error[-2:], new_compute)
+
+
+def first_and_last(compute: Tensor, error: Tensor, new_compute: float) -> float:
+    return fitted(torch.log, torch.log, torch.exp)(compute[[0, -1]], error[[0, -1]], new_compute)
+
+
+def accuracy_law(compute: Tensor, error: Tensor, new_compute: float) -> float:
+    return 1 - fitted(torch.log, torch.log, torch.exp)(compute, 1 - error, new_compute)
+
+
+@exercise(
+    inputs=draw_runs,
+    mistakes={
+        "this is the logarithm of the error: take exp at the end": fitted(torch.log, torch.log, same),
+        "this is the base-10 logarithm of the error: raise 10 to it at the end": fitted(torch.log10, torch.log10, same),
+        "the logarithms have two bases: the one that you take must be the one that you undo": fitted(
+            torch.log10, torch.log10, torch.exp
+        ),
+        "only compute has a logarithm here: a power law is a line when both have": fitted(torch.log, same, same),
+        "only the error has a logarithm here: a power law is a line when both have": fitted(same, torch.log, torch.exp),
+        "this is a line without logarithms: a power law is a line in the logarithms of both": fitted(same, same, same),
+        "the line goes through the last two points only: fit all of them": last_two,
+        "the line goes through the first and the last point: fit all of them": first_and_last,
+        "the law was fitted to the accuracy: it holds for the error": accuracy_law,
+        "this is the accuracy: return the error": lambda c, e, n: 1 - fitted(torch.log, torch.log, torch.exp)(c, e, n),
+    },
+)
+def forecast(compute: Tensor, error: Tensor, new_compute: float) -> float:
+    columns = torch.stack([compute.log(), torch.ones_like(compute)], dim=1)
+    slope, intercept = torch.linalg.lstsq(columns, error.log()[:, None]).solution[:, 0].tolist()
+    return math.exp(intercept) * new_compute**slope
