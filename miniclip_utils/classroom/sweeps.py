@@ -1,8 +1,8 @@
 """Experiments that are too long for a lesson: one thing is varied, all else stays, and each point has several seeds.
 
 All train the small model of lesson 07 by its recipe, once over 10,240 drawings. Only the batch is smaller: 32 pairs,
-which makes 320 steps. So the experiments meet in one training: a quarter held out, batches of 32 whose pairs are all
-compared, and a learned scale.
+which makes 320 steps. So three experiments meet in one training: a quarter held out, batches of 32 whose pairs are all
+compared, and a learned scale. Batches of another size have learning rates of their own, and so have those of 32 there.
 """
 
 import statistics
