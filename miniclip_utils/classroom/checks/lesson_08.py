@@ -58,7 +58,7 @@ def accuracy_by(
 
     def answer(run: SimpleNamespace, dataset: ImageTextDataset, templates: tuple[str, ...] | None = None) -> object:
         templates = default(run.config) if templates is None or not given else templates
-        texts = 0
+        texts = torch.zeros(1)
         with torch.no_grad():
             run.model.eval()
             for template in templates:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,7 @@ def draw_model() -> list[tuple[MiniCLIP, Tensor, Tensor]]:
     model = MiniCLIP(config, 9, 6)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     images = torch.randint(256, (3, 3, 32, 48), dtype=torch.uint8)
@@ -82,8 +84,9 @@ def draw_model() -> list[tuple[MiniCLIP, Tensor, Tensor]]:
 
 def features(model: MiniCLIP, pixels: Tensor, project: bool = True, rectify: bool = True) -> Tensor:
     """The feature of each position, in evaluation mode: (N, h, w, D)."""
-    stem = model.eval().image_encoder.stem(pixels)
-    positions = model.image_encoder.stages(stem.relu() if rectify else stem).permute(0, 2, 3, 1)
+    tower: Any = model.eval().image_encoder
+    stem = tower.stem(pixels)
+    positions = tower.stages(stem.relu() if rectify else stem).permute(0, 2, 3, 1)
     return positions @ model.image_projection.weight.T if project else positions
 
 
@@ -110,8 +113,9 @@ def of_the_mean(model: MiniCLIP, images: Tensor, texts: Tensor) -> Tensor:
 
 
 def in_training(model: MiniCLIP, images: Tensor, texts: Tensor) -> Tensor:
-    stem = model.train().image_encoder.stem(normalize(images)).relu()
-    vectors = model.image_projection(model.image_encoder.stages(stem).movedim(1, 3))
+    tower: Any = model.train().image_encoder
+    stem = tower.stem(normalize(images)).relu()
+    vectors = model.image_projection(tower.stages(stem).movedim(1, 3))
     return with_texts(F.normalize(vectors, dim=3), texts)
 
 

@@ -187,6 +187,7 @@ def second_pass(
         value = loss(*features)
         value.backward()
         for (encode, x), feature in list(zip(rows, features, strict=True))[sides]:
+            assert feature.grad is not None
             for start in range(0, len(x), size)[:chunks]:
                 part = slice(start, start + size)
                 scalar(encode(x[part]), feature.grad[part]).backward()
@@ -218,6 +219,7 @@ def twice(ei: Function, et: Function, images: Tensor, tokens: Tensor, loss: Func
     value = loss(*features)
     value.backward()
     for e, rows, feature in zip((ei, et), (images, tokens), features, strict=True):
+        assert feature.grad is not None
         for x, g in zip(rows.split(size), feature.grad.split(size), strict=True):
             e(x).backward(g)
     return value.detach()
@@ -322,7 +324,7 @@ class Processes:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        answers = {
+        answers: dict[str, Any] = {
             "is_available": lambda: True,
             "is_initialized": lambda: True,
             "get_world_size": lambda: self.size,
@@ -361,7 +363,7 @@ def in_three_processes(function: Function, images: Tensor, texts: Tensor, scale:
     """The loss of each process, and the gradients after their average over the processes."""
     processes = Processes(3)
 
-    def work(rank: int) -> tuple[float, Tensor, Tensor, Tensor]:
+    def work(rank: int) -> tuple[Any, ...]:
         own = [tensor.chunk(3)[rank].clone().requires_grad_() for tensor in (images, texts)]
         logit_scale = torch.tensor(scale, requires_grad=True)
         loss = solved(function(*own, logit_scale))
