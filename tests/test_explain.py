@@ -204,10 +204,11 @@ def test_occlusion_shows_the_only_place_that_counts(model, monkeypatch):
     assert torch.equal(fallen > 1e-6, counts) and fallen.argmax() // 16 in (5, 6) and fallen.argmax() % 16 in (9, 10)
 
 
+@pytest.mark.parametrize("height, width", [(16, 20), (20, 16)])
 @pytest.mark.parametrize("size, stride", [(4, 5), (17, 4), (4, 0), (0, 0), (4, -1)])
-def test_squares_that_do_not_cover_the_picture_are_refused(model, size, stride):
+def test_squares_that_do_not_cover_the_picture_are_refused(model, size, stride, height, width):
     with pytest.raises(ValueError, match=f"squares of {size} pixels, {stride} apart"):
-        occlusion_map(model, torch.zeros(1, 3, 16, 20, dtype=torch.uint8), torch.zeros(1, 16), size, stride)
+        occlusion_map(model, torch.zeros(1, 3, height, width, dtype=torch.uint8), torch.zeros(1, 16), size, stride)
 
 
 maps_and_masks = st.integers(2, 12).flatmap(
