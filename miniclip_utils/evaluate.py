@@ -1,6 +1,5 @@
 """Measures of a trained model: zero-shot accuracy, retrieval, linear probe, modality gap; and what guessing reaches."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -113,10 +112,7 @@ def above_guessing(guessing: float, images: int, chance: float = 0.01) -> float 
     Args:
         guessing: the probability that it gets one right, below 1.
     """
-    tail = 0.0  # the probability of at least `right`
-    for right in range(images, -1, -1):
-        ways = math.lgamma(images + 1) - math.lgamma(right + 1) - math.lgamma(images - right + 1)
-        tail += math.exp(ways + right * math.log(guessing) + (images - right) * math.log(1 - guessing))
-        if tail >= chance:
-            break
+    from scipy.stats import binom  # takes a moment to import
+
+    right = int(binom.isf(chance, images, guessing))  # the most that guessing gets right with this probability or more
     return None if right == images else (right + 1) / images

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -79,10 +80,10 @@ def test_same_seed_same_weights(tmp_path, color_folder, tiny, finished):
     )
 
 
-@pytest.mark.parametrize("epochs_before", [0, 1, 3])
-def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, finished, monkeypatch, epochs_before):
-    epochs = []
-    train_epoch = fit.train_epoch
+@contextmanager
+def interrupted_after(epochs_before, monkeypatch):
+    """A training in this context must be stopped by Ctrl-C when its next epoch begins."""
+    epochs, train_epoch = [], fit.train_epoch
 
     def interrupted(*args):
         if len(epochs) == epochs_before:
@@ -90,10 +91,15 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, fi
         epochs.append(0)
         return train_epoch(*args)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(fit, "train_epoch", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train.train(str(color_folder), tmp_path / "run", tiny)
+        yield
+
+
+@pytest.mark.parametrize("epochs_before", [0, 1, 3])
+def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, finished, monkeypatch, epochs_before):
+    with interrupted_after(epochs_before, monkeypatch):
+        train.train(str(color_folder), tmp_path / "run", tiny)
     torch.manual_seed(12345)  # whatever else drew random numbers in between
     train.resume(tmp_path / "run")
     assert_same_weights(finished, tmp_path / "run")
@@ -231,18 +237,8 @@ def test_a_resumed_run_from_another_one_reaches_the_same_weights(
     tmp_path, tiny, finished, animals, monkeypatch, epochs_before
 ):
     train.train(str(animals), tmp_path / "whole", start=finished, epochs=2)
-    train_epoch, epochs = fit.train_epoch, []
-
-    def interrupted(*args):
-        if len(epochs) == epochs_before:
-            raise KeyboardInterrupt
-        epochs.append(0)
-        return train_epoch(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fit, "train_epoch", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train.train(str(animals), tmp_path / "run", start=finished, epochs=2)
+    with interrupted_after(epochs_before, monkeypatch):
+        train.train(str(animals), tmp_path / "run", start=finished, epochs=2)
     train.resume(tmp_path / "run")
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
 

@@ -10,7 +10,6 @@ epochs.
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from miniclip_utils.checkpoint import write_config
+from miniclip_utils.classroom.over_seeds import extend
 from miniclip_utils.cli import run_command
 from miniclip_utils.data import ImageTextDataset, load_splits
 from miniclip_utils.fit import fit, new_config
@@ -106,17 +106,15 @@ def main() -> None:
     options = parser.parse_args()
     if not options.start.exists():
         train_start(options.archive, options.start)
-    pictures = read_pictures(options.archive)
-    for seed in range(options.seeds):
-        for size in options.sizes:
-            for start in (None, options.start):
-                rows = [json.loads(line) for line in LOG.read_text().splitlines()] if LOG.exists() else []
-                if any((row["pictures"], row["seed"], row["start"]) == (size, seed, start and start.name) for row in rows):
-                    continue
-                row = measure(pictures, size, seed, start)
-                with LOG.open("a") as log:
-                    log.write(json.dumps(row) + "\n")
-                print(row, flush=True)
+    files = read_pictures(options.archive)
+    starts = {None: None, options.start.name: options.start}
+    keys = [
+        {"pictures": size, "seed": seed, "start": start}
+        for seed in range(options.seeds)
+        for size in options.sizes
+        for start in starts
+    ]
+    extend(LOG, keys, lambda pictures, seed, start: measure(files, pictures, seed, starts[start]))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
 """Measures how many pictures it takes: `python -m tools.own_pictures` writes the log that lesson 14 plots."""
 
 import argparse
-import json
 import tempfile
-import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from miniclip_utils import ImageTextDataset, load_dataset, load_run, zero_shot_accuracy
+from miniclip_utils.classroom.over_seeds import extend
 from miniclip_utils.classroom.pictures import LOG, SIZES, STARTS, draw_folder, few_of_each, train_on
 from miniclip_utils.cli import run_command
 
@@ -30,24 +27,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.own_pictures", description="Measure how many pictures it takes.")
     parser.add_argument("--seeds", type=int, default=3, help="a row that the log has already is not measured again")
     seeds = parser.parse_args().seeds
-    rows = [json.loads(line) for line in LOG.read_text().splitlines()] if LOG.exists() else []
-    done = {(row["of_each"], row["steps"], row["start"], row["seed"]) for row in rows}
     course = load_run("shapes")
-    for seed, (k, steps), start in [
-        (seed, point, start) for points in (CURVE, BUDGET) for seed in range(seeds) for point in points for start in STARTS
-    ]:
-        if (k, steps, start, seed) in done:
-            continue
-        started = time.perf_counter()
+
+    def measure(of_each: int, steps: int, start: str, seed: int) -> dict[str, float]:
         train, test = drawings(seed)
-        indices = few_of_each(train.labels, k)
+        indices = few_of_each(train.labels, of_each)
         few = replace(train, images=train.images[indices], labels=train.labels[indices])
         run = train_on(few, course, start != STARTS[0], steps, seed)
-        row = {"of_each": k, "steps": steps, "start": start, "seed": seed, "top1": round(zero_shot_accuracy(run, test), 4)}
-        row |= {"seconds": round(time.perf_counter() - started, 1), "threads": torch.get_num_threads()}
-        with LOG.open("a") as log:
-            log.write(json.dumps(row | {"torch": torch.__version__}) + "\n")
-        print(row, flush=True)
+        return {"top1": round(zero_shot_accuracy(run, test), 4)}
+
+    for points in (CURVE, BUDGET):
+        keys = [
+            {"of_each": of_each, "steps": steps, "start": start, "seed": seed}
+            for seed in range(seeds)
+            for of_each, steps in points
+            for start in STARTS
+        ]
+        extend(LOG, keys, measure)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Drawn photographs to practise on, and the learning curve of lesson 14."""
 
 import colorsys
-import json
 import random
 import statistics
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from ..checkpoint import Run
 from ..data import ImageTextDataset
 from ..fit import new_config, prepare
 from ..loop import Recipe, train_epoch
+from . import over_seeds
 from .style import PALETTE
 
 LOG = Path(__file__).parent / "logs" / "own_pictures.jsonl"  # written by tools/own_pictures.py
@@ -117,7 +117,7 @@ def train_on(few: ImageTextDataset, like: Run, warm: bool, steps: int = 120, see
 
 def rows() -> list[dict[str, Any]]:
     """The measured runs, each with `of_each`, `steps`, `start`, `seed`, and `top1` on 400 drawings of new scenes."""
-    return [json.loads(line) for line in LOG.read_text().splitlines()]
+    return over_seeds.read(LOG)
 
 
 def plot(yours: Mapping[str, Mapping[int, float]] | None = None, steps: int = 120) -> Axes:
