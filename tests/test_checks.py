@@ -115,8 +115,8 @@ def my_snapshot(model):
         kept[name] = parameter.detach().clone()
     return kept
 """,
-    "✗ recall: this is the share of right ones among the k (precision)": """
-def my_recall(similarity, query_labels, candidate_labels, k):
+    "✗ recall_at_k: this is the fraction of right ones among the k (precision)": """
+def my_recall_at_k(similarity, query_labels, candidate_labels, k):
     hits = 0
     for query, cosines in enumerate(similarity):
         best = cosines.topk(k).indices
