@@ -23,6 +23,7 @@ from .model import MiniCLIP, ModelConfig
 from .tokenizer import SPECIAL_TOKENS, WordTokenizer
 
 PER_RUN = ("text_encoder.token_embedding.weight", "text_encoder.positional_embedding")  # as large as the captions want
+MOST_SEEDS = 2**42
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"  # of the runs that come with the course
 
 
@@ -52,10 +53,17 @@ class Run:
     metrics: dict[str, Any] | None = None
 
 
-def new_run(config: RunConfig) -> Run:
-    """A run with untrained weights, drawn from torch's global random numbers."""
+def new_run(config: RunConfig, where: str = "config.json") -> Run:
+    """A run with untrained weights, drawn from torch's global random numbers.
+
+    A config from which no model can be made is a `UserError`, whose sentence calls it `where`.
+    """
     tokenizer = WordTokenizer(config.vocabulary, config.context_length)
-    return Run(MiniCLIP(config.model, len(tokenizer), config.context_length), tokenizer, config)
+    try:
+        model = MiniCLIP(config.model, len(tokenizer), config.context_length)
+    except (TypeError, ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError) as error:
+        raise UserError(f"{where} does not describe a model ({error})") from error
+    return Run(model, tokenizer, config)
 
 
 def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
@@ -70,11 +78,7 @@ def load_run(run: str | Path, device: str | torch.device = "cpu") -> Run:
     """
     device = find_device(device)
     folder = WEIGHTS_FOLDER / run if str(run) in bundled_runs() else Path(os.path.expanduser(run))
-    config = read_config(folder)
-    try:
-        loaded = new_run(config)
-    except (TypeError, ValueError, RuntimeError, MemoryError, ArithmeticError, LookupError) as error:
-        raise UserError(f"{str(folder / 'config.json')!r} does not describe a model ({error})") from error
+    loaded = new_run(read_config(folder), repr(str(folder / "config.json")))
     is_finished = (folder / "model.safetensors").exists()
     weights = folder / ("model.safetensors" if is_finished else "checkpoint.safetensors")
     tensors = read_tensors(weights) if is_finished else _under("model.", read_tensors(weights))
@@ -215,9 +219,14 @@ def _from_json(config_class: Any, content: dict[str, Any]) -> Any:
     config = config_class(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
     for field in fields(config):
         value = getattr(config, field.name)
-        if not (isinstance(value, int) if field.name == "seed" else _fits(value, field.type)):
+        if not (is_seed(value) if field.name == "seed" else _fits(value, field.type)):
             raise TypeError(f"{field.name!r} cannot be {value!r}")
     return config
+
+
+def is_seed(value: Any) -> bool:
+    """Whether it is a whole number small enough: each epoch has a seed of its own, about a million times larger."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MOST_SEEDS
 
 
 def _fits(value: Any, type_: Any) -> bool:

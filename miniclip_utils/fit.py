@@ -48,11 +48,12 @@ def new_config(dataset: str, preset: str, seed: int, recipe: Recipe, training: I
 
 
 def prepare(
-    config: RunConfig, training: ImageTextDataset, device: torch.device
+    config: RunConfig, training: ImageTextDataset, device: torch.device, resuming: bool = False
 ) -> tuple[Run, BatchLoader, list[torch.optim.Optimizer], Tensor]:
     """A run before its first step: its batches, optimizers and tokenised captions.
 
-    Its weights are seeded, with a whitened stem; those that its config's `start` has are taken from there.
+    Its weights are seeded, with a whitened stem; those that its config's `start` has are taken from there, unless it is
+    `resuming`: then its checkpoint is about to replace them all, and the run that it started from may be gone.
     """
     recipe = Recipe(**config.recipe)
     torch.manual_seed(config.seed)
@@ -60,7 +61,7 @@ def prepare(
     if isinstance(run.model.image_encoder, ResNet):
         some = torch.randperm(len(training))[:5000]
         whiten_stem(run.model.image_encoder, normalize(training.images[some]))
-    if config.start is not None:
+    if config.start is not None and not resuming:
         start_from(run, load_run(config.start))
     run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest
     share = replace(training, images=own_share(training.images), labels=own_share(training.labels))
@@ -73,7 +74,7 @@ def prepare(
 def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, device: torch.device, resuming: bool) -> Run:
     """Trains a run to its end, from its start or from its checkpoint, and writes it as it goes."""
     recipe = Recipe(**config.recipe)
-    run, loader, optimizers, caption_tokens = prepare(config, splits["train"], device)
+    run, loader, optimizers, caption_tokens = prepare(config, splits["train"], device, resuming)
     start: dict[str, Any] = {"epoch": 0, "seconds": 0.0, "log": []}
     progress = load_checkpoint(run.model, optimizers, out) if resuming else start
     for epoch in range(progress["epoch"], recipe.epochs):

@@ -1,7 +1,7 @@
 """The training loop: a recipe, the loss of one batch, and one pass over the data."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor
 from .data import BatchLoader
 from .device import has_fast_bfloat16
 from .distributed import average_gradients, gather
+from .errors import UserError
 from .losses import loss_floor, multi_positive_loss
 from .model import MiniCLIP
 from .optimizers import learning_rate_factor, set_learning_rates
@@ -17,9 +18,29 @@ from .prompts import fill
 from .tokenizer import WordTokenizer
 
 
+# From where to where each value of a recipe may lie. AdamW moves a weight by about the learning rate in each step, so that
+# a rate of ten forgets in one step all that was learned before it.
+LIMITS = {
+    "epochs": (1, 1_000_000),
+    "batch_size": (1, 1_000_000),
+    "learning_rate": (1e-9, 10),
+    "convolution_learning_rate": (1e-9, 10),
+    "weight_decay": (0, 10),
+    "warmup": (0, 1),
+    "label_smoothing": (0, 1),
+    "flip": (False, True),
+    "shift": (0, 100),
+}
+KINDS = {
+    int: ((int,), "a whole number from {:,} to {:,}"),
+    float: ((int, float), "a number from {:,} to {:,}"),
+    bool: ((bool,), "true or false"),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """How to train. A value of another type, or outside of `LIMITS`, is a `UserError`.
 
     Args:
         epochs: passes over the training images.
@@ -41,6 +62,15 @@ class Recipe:
     label_smoothing: float = 0.0
     flip: bool = True
     shift: int = 2
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, (low, high) = getattr(self, field.name), LIMITS[field.name]
+            types, wanted = KINDS[field.type]  # type: ignore[index]
+            is_of_type = isinstance(value, types) and isinstance(value, bool) == (field.type is bool)
+            if not (is_of_type and low <= value <= high):
+                name = field.name.replace("_", " ")
+                raise UserError(f"the {name} of a recipe cannot be {value!r}: choose {wanted.format(low, high)}")
 
 
 RECIPES = {

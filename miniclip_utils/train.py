@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import os
 import shlex
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Run, RunConfig, bundled_runs, load_run, read_config, write_config
+from .checkpoint import MOST_SEEDS, Run, RunConfig, bundled_runs, is_seed, load_run, read_config, write_config
 from .cli import run_command
 from .data import ImageTextDataset, load_splits
 from .device import find_device
@@ -22,6 +21,7 @@ from .errors import UserError
 from .fit import fit, new_config, verdict
 from .loop import RECIPES, Recipe, recipe_for
 from .model import PRESETS
+from .prompts import check_templates
 
 MANY_PICTURES = 10_000  # from here on a folder is trained with the preset "medium"
 
@@ -95,8 +95,8 @@ def train(
         preset = origin.preset
     if preset is not None and preset not in RECIPES:
         raise UserError(f"there is no preset {preset!r} to train: choose one of {', '.join(RECIPES)}")
-    if abs(seed) >= 2**42:  # each epoch has a seed of its own, about a million times larger
-        raise UserError(f"the seed {seed} is too large: choose one below {2**42:,}")
+    if not is_seed(seed):
+        raise UserError(f"the seed {seed} is too large: choose one below {MOST_SEEDS:,}")
     model = origin.model if origin else PRESETS[preset or "medium"]
     splits = load_splits(dataset, model.image_size, skip_bad_images=skip_bad_images)
     training = splits["train"]
@@ -128,12 +128,17 @@ def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_i
     config = read_config(out)
     if config.recipe.keys() != {field.name for field in fields(Recipe)}:
         raise UserError(f"{str(out / 'config.json')!r} has a recipe that this version does not know: start anew elsewhere")
+    try:
+        recipe = Recipe(**config.recipe)
+        check_templates(config.templates)
+    except UserError as error:
+        raise UserError(f"{str(out / 'config.json')!r} cannot be resumed: {error}") from error
     if (out / "metrics.json").exists():
         raise UserError(f"the run {str(out)!r} has ended after its {config.recipe['epochs']} epochs: nothing is left to do")
     splits = load_splits(config.dataset, config.model.image_size, skip_bad_images=skip_bad_images)
     if splits["train"].class_names != config.class_names:
         raise UserError(f"{config.dataset!r} has other classes than when {str(out)!r} began: restore them, or start anew")
-    check_batches(Recipe(**config.recipe), splits["train"], config.dataset)
+    check_batches(recipe, splits["train"], config.dataset)
     return fit(config, splits, out, device, resuming=(out / "checkpoint.safetensors").exists())
 
 
@@ -147,6 +152,8 @@ def check_batches(recipe: Recipe, training: ImageTextDataset, dataset: str) -> N
         raise UserError(
             f"{world_size()} processes cannot share batches of {recipe.batch_size} evenly: choose another --batch-size"
         )
+    if recipe.shift >= (image_size := training.images.shape[-1]):
+        raise UserError(f"images of {image_size} pixels cannot be moved by {recipe.shift}: choose a smaller shift")
     if len(training) < 2 * world_size():
         raise UserError(f"{dataset!r} has too few training images: each process needs two or more")
 
@@ -175,9 +182,7 @@ def main() -> None:
     out = options.out or Path("runs") / Path(options.dataset or "shapes").name.split(".")[0]
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
     changes = {name: value for name, value in changes.items() if value is not None}
-    for name, value in changes.items():
-        if not 0 < value < math.inf:
-            raise UserError(f"--{name.replace('_', '-')} {value} is not above zero")
+    Recipe(**changes)  # refuses what no training can be made of, before any data is read
     try:
         with process_group():
             if options.resume:

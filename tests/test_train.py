@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -103,6 +103,37 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, fi
     torch.manual_seed(12345)  # whatever else drew random numbers in between
     train.resume(tmp_path / "run")
     assert_same_weights(finished, tmp_path / "run")
+
+
+HOSTILE = [None, -1, 10**30, 2.5, float("nan"), 1e38, "x", "3", [], {}, True]
+
+
+@pytest.mark.parametrize("field", [*(field.name for field in fields(loop.Recipe)), "seed", "templates"])
+def test_values_of_a_recipe_that_were_edited_by_hand_resume_or_are_refused(tmp_path, color_folder, tiny, monkeypatch, field):
+    with interrupted_after(1, monkeypatch):
+        train.train(str(color_folder), tmp_path / "run", tiny, epochs=2)
+    monkeypatch.setattr(train, "fit", Mock())  # what training does with a value that is accepted has its own tests
+    path = tmp_path / "run/config.json"
+    whole, refused = read_json(path), 0
+    for value in HOSTILE:
+        config = whole | {field: value} if field in whole else whole | {"recipe": whole["recipe"] | {field: value}}
+        path.write_text(json.dumps(config))
+        try:
+            train.resume(tmp_path / "run")
+        except UserError as error:
+            refused += 1
+            assert "config.json" in str(error)
+    assert refused >= len(HOSTILE) - 2, "no more than two of these can be a value of any field"
+
+
+def test_an_edited_model_that_cannot_be_is_refused(tmp_path, color_folder, tiny, monkeypatch):
+    with interrupted_after(0, monkeypatch):
+        train.train(str(color_folder), tmp_path / "run", tiny)
+    config = read_json(tmp_path / "run/config.json")
+    config["model"]["text_num_heads"] = 3
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="config.json does not describe a model"):
+        train.resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize("change", ["another class", "a class more", "a class less"])
@@ -239,6 +270,8 @@ def test_a_resumed_run_from_another_one_reaches_the_same_weights(
     train.train(str(animals), tmp_path / "whole", start=finished, epochs=2)
     with interrupted_after(epochs_before, monkeypatch):
         train.train(str(animals), tmp_path / "run", start=finished, epochs=2)
+    if epochs_before:  # the checkpoint holds all that came from there
+        shutil.rmtree(finished)
     train.resume(tmp_path / "run")
     assert_same_weights(tmp_path / "whole", tmp_path / "run")
 
@@ -394,7 +427,11 @@ def test_command_line_trains_and_says_where_the_run_is(tmp_path, color_folder):
         (["--device", "abacus"], "abacus"),
         (["--dataset", ""], "empty"),
         (["--seed", str(2**42)], "too large"),
-        (["--epochs", "0"], "above zero"),
+        (["--epochs", "0"], "a whole number from 1"),
+        (["--learning-rate", "0"], "a number from 1e-09 to 10"),
+        (["--learning-rate", "1e38"], "a number from 1e-09 to 10"),
+        (["--learning-rate", "nan"], "a number from 1e-09 to 10"),
+        (["--epochs", "1" + 400 * "0"], "a whole number from 1"),
         (["--resume", "--out", "nowhere"], "nowhere"),
         (["--resume", "--epochs", "3"], "keeps its settings"),
         (["--resume", "--from", "shapes"], "keeps its settings"),
