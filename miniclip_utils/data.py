@@ -1,5 +1,6 @@
 """Datasets of images and captions, and the loader that turns them into batches."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 from .cifar10 import load_cifar10
 from .errors import UserError
 from .folders import captioned_splits, class_folder_splits, find_captions
-from .image_files import ImageFiles, read_images
+from .image_files import ImageFiles, first_few, is_picture, read_images
 from .prompts import TEMPLATES
 from .shapes import CLASS_NAMES, SPLITS, make_shapes
 
@@ -96,6 +97,11 @@ def _load_files(
         if not pairs[split]:
             enough = "three" if captions else "three of each class"
             raise UserError(f"{str(source)!r} has too few images for a {split} split: give it at least {enough}")
+    pictures = sorted(filter(is_picture, files.files))
+    if left_out := sorted(set(pictures) - {name for split in pairs.values() for name, _ in split}):
+        why = f"not named in {captions!r}" if captions else "in no folder of a class"
+        some = f"{len(left_out)} of {len(pictures)} pictures in {str(source)!r}"
+        warnings.warn(f"left out: {some}, {why}: {first_few(left_out)}", stacklevel=2)
     names = list(dict.fromkeys(name for split in splits for name, _ in pairs[split]))  # an image may have several captions
     images, kept = read_images(files, names, image_size, skip_bad_images)
     row = {names[index]: row for row, index in enumerate(kept)}

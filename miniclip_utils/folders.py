@@ -14,13 +14,14 @@ from .tokenizer import split_words
 Splits = dict[str, list[tuple[str, int]]]  # {"train": [(file, index of its class name), …], …}
 ClassFolders = dict[tuple[str, str], list[str]]  # {(split, folder): its files, …}
 
+CAPTIONS = "captions.csv"
 SPLIT_FOLDERS = {"train": "train", "test": "test", "validation": "validation", "val": "validation", "valid": "validation"}
 SHARES = {"test": 0.1, "validation": 0.05}  # of all images, where the source has no such split itself
 
 
 def find_captions(files: ImageFiles) -> str | None:
     """The name of the `captions.csv`, if there is one; several are a `UserError`."""
-    found = sorted(name for name in files.files if PurePosixPath(name).name == "captions.csv")
+    found = sorted(name for name in files.files if PurePosixPath(name).name == CAPTIONS)
     if len(found) > 1:
         raise UserError(f"{str(files.path)!r} holds {first_few(found)}: name the folder of one, or join them into one")
     return found[0] if found else None

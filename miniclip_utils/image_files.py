@@ -122,6 +122,11 @@ def walk_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Pat
             yield from walk_files(path, (*above, real))
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file's name ends as that of a picture, such as `.png`."""
+    return PurePosixPath(name).suffix.lower() in Image.registered_extensions()
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file is hidden, or lies in a hidden folder, or is one that operating systems leave behind."""
     left_behind = {"__MACOSX", "Thumbs.db", "desktop.ini"}

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from .checkpoint import Run, bundled_runs, load_run
 from .cli import run_command
 from .errors import UserError
 from .evaluate import class_features, encode_images
+from .folders import CAPTIONS
 from .image_files import ImageFiles, first_few, read_image, read_images
 from .tokenizer import split_words
 
@@ -101,6 +102,10 @@ def main() -> None:
         raise UserError("say what to do with one of: image files to name, --similar-to IMAGE, --find TEXT")
     if (options.folder is None) != bool(options.images):
         raise UserError("--similar-to and --find search the images of --in FOLDER; image files are named without it")
+    if not options.images and (options.labels is not None or options.template is not None):
+        raise UserError(
+            "--labels and --template are for image files to name: leave them out, and write --find as a sentence"
+        )
     if options.top < 1:
         raise UserError(f"--top {options.top} leaves no answer: give it 1 or more")
 
@@ -123,7 +128,8 @@ def main() -> None:
         else:
             query = encode_images(run.model, read_image(options.similar_to, size)[None])[0]
         files = ImageFiles(options.folder)
-        names = [name for name in sorted(files.files) if not is_same_file(files.path / name, options.similar_to)]
+        names = [name for name in sorted(files.files) if PurePosixPath(name).name != CAPTIONS]
+        names = [name for name in names if not is_same_file(files.path / name, options.similar_to)]
         if not names:
             raise UserError(f"there are no images to search in {options.folder!r}")
         images, kept = read_images(files, names, size, skip_bad_images=True)

@@ -17,7 +17,6 @@ from .optimizers import learning_rate_factor, set_learning_rates
 from .prompts import fill
 from .tokenizer import WordTokenizer
 
-
 # From where to where each value of a recipe may lie. AdamW moves a weight by about the learning rate in each step, so that
 # a rate of ten forgets in one step all that was learned before it.
 LIMITS = {

@@ -251,6 +251,33 @@ def test_bad_images_are_refused_or_skipped_with_the_right_labels(tmp_path):
     assert pictured(dataset) == {0: "cat", 2: "cat", 3: "dog", 4: "dog", 5: "dog"}
 
 
+@pytest.mark.parametrize(
+    "counts, stray",
+    [
+        ({"cat": 4, "dog": 4}, ["top.png"]),
+        ({"train/cat": 4, "train/dog": 4, "test/cat": 1}, ["extra/cat/1.JPG", "train/lost.png"]),
+    ],
+)
+def test_pictures_outside_of_the_pattern_are_named(tmp_path, counts, stray):
+    numbers = make_images(tmp_path, counts)
+    for name in [*stray, "README.txt"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png(999))
+    with pytest.warns(UserWarning) as said:
+        splits = load_splits(tmp_path, 4)
+    (message,) = [str(warning.message) for warning in said]
+    total = len(numbers) + len(stray)
+    names = ", ".join(map(repr, stray))
+    assert message == f"left out: {len(stray)} of {total} pictures in {str(tmp_path)!r}, in no folder of a class: {names}"
+    assert sorted(number for dataset in splits.values() for number in numbers_in(dataset)) == sorted(numbers)
+
+
+def test_pictures_that_the_captions_do_not_name_are_named(tmp_path):
+    make_captions(tmp_path, six_captions(), count=8)
+    with pytest.warns(UserWarning, match=r"2 of 8 pictures .* not named in 'captions.csv': '6.png', '7.png'$"):
+        load_splits(tmp_path, 4)
+
+
 # captions.csv
 
 

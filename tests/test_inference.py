@@ -188,6 +188,12 @@ def test_unknown_words_are_said_with_the_known_ones(command):
         (["red.png", "--find", "red"], "say what to do"),
         (["--find", "red"], "search the images of --in"),
         (["red.png", "--in", "many"], "search the images of --in"),
+        (
+            ["--find", "red", "--in", "many", "--labels", "red", "blue"],
+            "--labels and --template are for image files to name",
+        ),
+        (["--find", "red", "--in", "many", "--template", "a {}"], "--labels and --template are for image files to name"),
+        (["--similar-to", "red.png", "--in", "many", "--labels"], "--labels and --template are for image files to name"),
         (["red.png", "--labels"], "there are 0"),
         (["red.png", "--labels", "red"], "there are 1"),
         (["red.png", "--labels", "red", "Red"], "read the same"),
@@ -258,6 +264,12 @@ def test_bad_files_are_skipped_with_one_note(command, folder):
     code, out, err = command("--find", "a red photo", "--in", "many", "--json", "--top", "99")
     assert code == 0 and len(json.loads(out)["found"]) == 6
     assert err.count("\n") == 1 and err.startswith("note: skipped: 2 of 8 files") and "'bad.png', 'note.txt'" in err
+
+
+def test_the_captions_of_a_folder_are_not_taken_for_a_picture(command, folder):
+    (folder / "many" / "captions.csv").write_text("file,caption\nred.png,a red photo\n")
+    code, out, err = command("--find", "a red photo", "--in", "many", "--json", "--top", "99")
+    assert (code, err) == (0, "") and len(json.loads(out)["found"]) == 6
 
 
 def test_an_archive_is_searched_as_its_folder(command, folder):
