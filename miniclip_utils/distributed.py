@@ -2,8 +2,11 @@
 
 import os
 import signal
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -16,10 +19,12 @@ from .errors import UserError
 def process_group() -> Iterator[None]:
     """Joins this process with the others that `torchrun` has started. Without `torchrun` it does nothing.
 
-    "cuda" is then each process's own GPU, and torchrun's word to stop is a KeyboardInterrupt.
+    "cuda" is then each process's own GPU, and torchrun's word to stop is a KeyboardInterrupt. Warnings are the first
+    process's alone.
 
     Raises:
         UserError: another process has ended.
+        SystemExit: the process would end with a UserError or KeyboardInterrupt, and another one has done so before.
     """
     if not dist.is_torchelastic_launched():
         yield
@@ -30,15 +35,36 @@ def process_group() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     dist.init_process_group()  # gloo for tensors on the CPU, NCCL for those on GPUs
     try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "onnection" in str(error):
+        with warnings.catch_warnings():
+            if rank() > 0:
+                warnings.simplefilter("ignore")
+            yield
+    except (RuntimeError, UserError, KeyboardInterrupt) as error:
+        is_lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "onnection" in str(error))
+        if isinstance(error, RuntimeError) and not is_lost:
+            raise
+        if not is_first_to_end():
+            sys.exit(2)
+        if is_lost:
             raise UserError(
                 "another process of this run has ended: what whole epochs reached is kept; go on with --resume"
             ) from error
         raise
     dist.barrier()  # nobody leaves while others still talk
     dist.destroy_process_group()
+
+
+def is_first_to_end() -> bool:
+    """Whether no other process has asked this before. The first one says why the run ends; the others end because of it.
+
+    They agree by a counter in the store through which `torchrun` has brought them together.
+    """
+    try:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(*place, is_master=False, timeout=timedelta(seconds=10))
+        return store.add(f"ended in attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", 1) == 1
+    except dist.DistError:  # it is gone, so that nobody can say who was first
+        return True
 
 
 def world_size() -> int:

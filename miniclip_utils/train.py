@@ -182,9 +182,9 @@ def main() -> None:
     out = options.out or Path("runs") / Path(options.dataset or "shapes").name.split(".")[0]
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate")}
     changes = {name: value for name, value in changes.items() if value is not None}
-    Recipe(**changes)  # refuses what no training can be made of, before any data is read
     try:
         with process_group():
+            Recipe(**changes)  # refuses what no training can be made of, before any data is read
             if options.resume:
                 if changes or any(
                     value is not None for value in (options.dataset, options.preset, options.seed, options.start)

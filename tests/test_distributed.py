@@ -140,11 +140,18 @@ def test_the_unchanged_command_trains_on_two_processes(tmp_path, color_folder):
     assert load_run(tmp_path / "run").metrics == metrics
 
 
-def test_batches_that_cannot_be_shared_are_refused(tmp_path, color_folder):
-    process = torchrun(*TRAIN, "--dataset", str(color_folder), "--out", str(tmp_path / "run"), "--batch-size", "9")
+@pytest.mark.parametrize(
+    "size, sentence",
+    [("9", "2 processes cannot share batches of 9 evenly"), ("0", "the batch size of a recipe cannot be 0")],
+)
+def test_what_is_refused_is_said_once_and_so_is_a_note(tmp_path, color_folder, size, sentence):
+    (color_folder / "stray.png").write_bytes((color_folder / "red/00.png").read_bytes())
+    process = torchrun(*TRAIN, "--dataset", str(color_folder), "--out", str(tmp_path / "run"), "--batch-size", size)
     _, stderr = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert "error: 2 processes cannot share batches of 9 evenly" in stderr
+    said = [line for line in stderr.splitlines() if line.startswith(("error: ", "stopped"))]
+    assert len(said) == 1 and said[0].startswith(f"error: {sentence}"), stderr
+    assert stderr.count("note: left out: 1 of 49 pictures") == (size == "9")
     assert not (tmp_path / "run").exists()
 
 
