@@ -1,6 +1,7 @@
-"""Measures of a trained model: zero-shot accuracy, retrieval, linear probe, modality gap; and what guessing reaches."""
+"""Measures of a trained model: zero-shot accuracy, `retrieval`, linear probe, modality gap; and what guessing reaches."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,46 @@ def recall_at_k(similarity: Tensor, query_labels: Tensor, candidate_labels: Tens
     nearest = similarity.topk(min(k, similarity.shape[1]), dim=1).indices
     hits = (candidate_labels[nearest] == query_labels[:, None]).any(dim=1)
     return hits.float().mean().item()
+
+
+def retrieval(run: Run, dataset: ImageTextDataset) -> dict[str, Any]:
+    """How often pictures find their sentences and sentences their pictures, in a dataset whose class names are sentences.
+
+    Distinct pictures are compared with the distinct sentences of this dataset. A picture may have several sentences, and a
+    sentence several pictures: a query finds what it looks for if one of its own is among the k most similar.
+
+    Returns:
+        how many "pictures" and "sentences" there are, and for each of the ways "image_to_text" and "text_to_image" its
+        "recall@1", "recall@5" and "recall@10" in [0, 1], and those of "guessing", the mean of all random orders.
+    """
+    images, image = dataset.images.unique(dim=0, return_inverse=True)
+    labels, sentence = dataset.labels.unique(return_inverse=True)
+    sentences = [dataset.class_names[label] for label in labels.tolist()]
+    is_own = torch.zeros(len(images), len(sentences), dtype=torch.bool)
+    is_own[image, sentence] = True
+    image_features = encode_images(run.model, images).cpu()
+    text_features = class_features(run.model, run.tokenizer, sentences, dataset.templates).cpu()
+    return {
+        "pictures": len(images),
+        "sentences": len(sentences),
+        "image_to_text": _recalls(image_features, text_features, is_own),
+        "text_to_image": _recalls(text_features, image_features, is_own.T),
+    }
+
+
+def _recalls(queries: Tensor, candidates: Tensor, is_own: Tensor) -> dict[str, Any]:
+    """Recall@1, 5 and 10 of features (Q, D) among others (C, D), and by guessing; `is_own`, bool (Q, C): what is right."""
+    most = min(10, len(candidates))
+    nearest = torch.cat([(part @ candidates.T).topk(most).indices for part in queries.split(1_000)])
+    found = is_own.gather(1, nearest).cummax(dim=1).values.double()  # (Q, most): among the first k
+    drawn = torch.arange(most)  # without return: after that many misses, as many wrong ones less are left
+    wrong = (~is_own).sum(dim=1, keepdim=True) - drawn
+    guessed = 1 - (wrong.clamp(min=0) / (len(candidates) - drawn).double()).cumprod(dim=1)
+
+    def means(hits: Tensor) -> dict[str, float]:
+        return {f"recall@{k}": hits[:, min(k, most) - 1].mean().item() for k in (1, 5, 10)}
+
+    return means(found) | {"guessing": means(guessed)}
 
 
 def mean_average_precision(similarity: Tensor, query_labels: Tensor, candidate_labels: Tensor) -> float:

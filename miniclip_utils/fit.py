@@ -20,7 +20,7 @@ from .data import BatchLoader, ImageTextDataset, normalize
 from .device import device_name
 from .distributed import own_share, rank, world_size
 from .errors import UserError
-from .evaluate import above_guessing, zero_shot_accuracy
+from .evaluate import above_guessing, retrieval, zero_shot_accuracy
 from .files import write_file, write_json
 from .image_encoder import ResNet, whiten_stem
 from .loop import Recipe, tokenize_captions, train_epoch
@@ -95,7 +95,7 @@ def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, devic
                 **means,
                 "learning_rate": optimizers[0].param_groups[0]["lr"],
                 "logit_scale": run.model.logit_scale.exp().item(),
-                "validation_top1": zero_shot_accuracy(run, splits["validation"]),
+                "validation_top1": score(run, splits["validation"])["top1"],
             }
             seconds = progress["seconds"] + time.perf_counter() - started
             log = [*progress["log"], line | {"seconds": round(seconds, 2)}]
@@ -138,17 +138,36 @@ def watch(steps: Iterator[tuple[Tensor, Tensor]], title: str, batches: int, batc
     return {"loss": loss, "loss_above_floor": loss - floor, "images_per_second": round(per_second, 1)}
 
 
+def score(run: Run, dataset: ImageTextDataset) -> dict[str, Any]:
+    """How good a run is on one split.
+
+    With classes, "top1" is the accuracy among all of them, and guessing names the most frequent one. With sentences, it is
+    the fraction of pictures whose most similar sentence is one of their own, among those of the split.
+    """
+    if dataset.templates == ("{}",):
+        found = retrieval(run, dataset)
+        recall = found["image_to_text"]
+        top1, images, guessing = recall["recall@1"], found["pictures"], recall["guessing"]["recall@1"]
+    else:
+        found = None
+        top1, images = zero_shot_accuracy(run, dataset), len(dataset)
+        guessing = dataset.labels.bincount().max().item() / images
+    return {
+        "top1": top1,
+        "test_images": images,
+        "guessing_top1": guessing,
+        "above_guessing_top1": above_guessing(guessing, images) if guessing < 1 else None,
+        "retrieval": found,
+    }
+
+
 def finish(run: Run, splits: dict[str, ImageTextDataset], out: Path, device: torch.device, speed: dict[str, float]) -> None:
     """Measures a run on the test images, and writes its weights and metrics, its speed among them."""
     config = run.config
-    guessing = splits["test"].labels.bincount().max().item() / len(splits["test"])  # by naming the same class always
     run.metrics = {
         "dataset": config.dataset,
         "command": command(config),
-        "top1": zero_shot_accuracy(run, splits["test"]),
-        "test_images": len(splits["test"]),
-        "guessing_top1": guessing,
-        "above_guessing_top1": above_guessing(guessing, len(splits["test"])) if guessing < 1 else None,
+        **score(run, splits["test"]),
         "held_out_top1": zero_shot_accuracy(run, splits["held_out"]) if "held_out" in splits else None,
         **speed,
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
@@ -165,10 +184,19 @@ def finish(run: Run, splits: dict[str, ImageTextDataset], out: Path, device: tor
 def verdict(metrics: dict[str, Any]) -> tuple[str, bool]:
     """What the test of a run says, in a sentence or two, and whether that is clearly above guessing."""
     top1, images, needed = metrics["top1"], metrics["test_images"], metrics["above_guessing_top1"]
-    measured = (
-        f"{top1:.1%} ± {math.sqrt(top1 * (1 - top1) / images):.1%} of {images:,} test pictures are classified correctly; "
-        f"guessing reaches {metrics['guessing_top1']:.1%}."
-    )
+    percent = f"{top1:.1%} ± {math.sqrt(top1 * (1 - top1) / images):.1%} of {images:,} test pictures"
+    guess = f"guessing reaches {metrics['guessing_top1']:.1%}"
+    if found := metrics.get("retrieval"):
+        pictures, sentences = (
+            f"{found[way]['recall@10']:.1%} (guessing: {found[way]['guessing']['recall@10']:.1%})"
+            for way in ("image_to_text", "text_to_image")
+        )
+        measured = (
+            f"{percent} have a sentence of their own as the most similar of {found['sentences']:,}; {guess}. "
+            f"Among the first ten it is {pictures}; and {sentences} of the sentences find a picture there."
+        )
+    else:
+        measured = f"{percent} are classified correctly; {guess}."
     if needed is None:
         return f"{measured} So few test pictures cannot tell this model from guessing: add pictures", False
     if top1 < needed - 1e-6:  # a mean of 32 bits

@@ -66,6 +66,45 @@ def test_recall_is_by_class_and_not_by_index():
     assert evaluate.recall_at_k(similarity, queries, candidates, k=99) == 1.0
 
 
+def test_retrieval_counts_pictures_and_sentences_once_however_often_they_occur(run, monkeypatch):
+    """Against sets and sorted lists: a sentence of several pictures, pictures of several sentences, pairs that repeat."""
+    pictures = torch.randint(256, (20, 3, 16, 16), dtype=torch.uint8)
+    names = tuple("abcdefghijklmno")  # the last two belong to other splits
+    pairs = [(index, index % 7) for index in range(20)] + [(index, 7 + index % 6) for index in range(14)] + [(3, 3)] * 2
+    rows, labels = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    features = {"picture": F.normalize(torch.randn(20, 5), dim=1), "sentence": F.normalize(torch.randn(15, 5), dim=1)}
+    number = {picture.numpy().tobytes(): index for index, picture in enumerate(pictures)}
+    monkeypatch.setattr(
+        evaluate, "encode_images", lambda _, given: features["picture"][[number[p.numpy().tobytes()] for p in given]]
+    )
+    monkeypatch.setattr(
+        evaluate, "class_features", lambda *given: features["sentence"][[names.index(name) for name in given[2]]]
+    )
+    found = evaluate.retrieval(run, ImageTextDataset(pictures[rows], labels, names, ("{}",)))
+    assert (found["pictures"], found["sentences"]) == (20, 13)
+    similarity = features["picture"] @ features["sentence"].T
+    own = {way: {} for way in ("image_to_text", "text_to_image")}
+    for picture, sentence in pairs:
+        own["image_to_text"].setdefault(picture, set()).add(sentence)
+        own["text_to_image"].setdefault(sentence, set()).add(picture)
+    for way, scores, candidates in (("image_to_text", similarity, 13), ("text_to_image", similarity.T, 20)):
+        for k in (1, 5, 10):
+            hits, guesses = [], []
+            for query, right in own[way].items():
+                best = sorted(range(candidates), key=lambda candidate: -scores[query, candidate])[:k]
+                hits.append(not right.isdisjoint(best))
+                guesses.append(1 - scipy.stats.hypergeom.pmf(0, candidates, len(right), k))
+            assert found[way][f"recall@{k}"] == pytest.approx(sum(hits) / len(hits))
+            assert found[way]["guessing"][f"recall@{k}"] == pytest.approx(sum(guesses) / len(guesses))
+
+
+def test_with_few_candidates_everything_is_found(run):
+    pictures = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8)
+    found = evaluate.retrieval(run, ImageTextDataset(pictures, torch.tensor([0, 1, 1]), ("red", "blue"), ("{}",)))
+    for way in (found["image_to_text"], found["text_to_image"]):
+        assert way["recall@5"] == way["guessing"]["recall@10"] == 1
+
+
 def test_mean_average_precision_equals_scikit_learn():
     similarity, queries, candidates = torch.randn(6, 40), torch.randint(4, (6,)), torch.randint(4, (40,))
     expected = [average_precision_score(candidates == label, row) for label, row in zip(queries, similarity, strict=True)]

@@ -212,6 +212,25 @@ def test_the_metrics_say_what_guessing_reaches(finished):
     assert (metrics["test_images"], metrics["guessing_top1"], metrics["above_guessing_top1"]) == (4, 0.5, None)
 
 
+def test_a_run_on_sentences_reports_retrieval(tmp_path, color_folder, tiny):
+    """All pictures of a colour share its two sentences."""
+    lines = ["file,caption"]
+    for path in sorted(color_folder.glob("*/*.png")):
+        name, color = path.relative_to(color_folder), path.parent.name
+        lines += [f"{name},{wording.format(color)}" for wording in ("a {} picture", "this is {}")]
+    (color_folder / "captions.csv").write_text("\n".join(lines))
+    run = train.train(str(color_folder), tmp_path / "run", tiny, epochs=12)
+    found = run.metrics["retrieval"]
+    assert (found["pictures"], found["sentences"], run.metrics["test_images"]) == (5, 4, 5)
+    assert run.metrics["top1"] == found["image_to_text"]["recall@1"] == found["text_to_image"]["recall@1"] == 1
+    assert run.metrics["guessing_top1"] == pytest.approx(0.5)  # two of four sentences are right
+    log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert log[-1]["validation_top1"] == 1
+    sentence, is_clear = fit.verdict(run.metrics)
+    assert "of 5 test pictures have a sentence of their own as the most similar of 4; guessing reaches 50.0%" in sentence
+    assert not is_clear  # all five right by guessing: one case in 32
+
+
 @pytest.mark.parametrize("top1", [0.9, 0.5])
 def test_the_command_warns_of_a_result_near_guessing(tmp_path, monkeypatch, capsys, top1):
     measured = metrics(top1, 60, 0.6)
