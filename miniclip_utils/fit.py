@@ -183,23 +183,25 @@ def finish(run: Run, splits: dict[str, ImageTextDataset], out: Path, device: tor
 
 def verdict(metrics: dict[str, Any]) -> tuple[str, bool]:
     """What the test of a run says, in a sentence or two, and whether that is clearly above guessing."""
-    top1, images, needed = metrics["top1"], metrics["test_images"], metrics["above_guessing_top1"]
-    percent = f"{top1:.1%} ± {math.sqrt(top1 * (1 - top1) / images):.1%} of {images:,} test pictures"
-    guess = f"guessing reaches {metrics['guessing_top1']:.1%}"
+    images = metrics["test_images"]
     if found := metrics.get("retrieval"):
-        pictures, sentences = (
-            f"{found[way]['recall@10']:.1%} (guessing: {found[way]['guessing']['recall@10']:.1%})"
-            for way in ("image_to_text", "text_to_image")
-        )
-        measured = (
-            f"{percent} have a sentence of their own as the most similar of {found['sentences']:,}; {guess}. "
-            f"Among the first ten it is {pictures}; and {sentences} of the sentences find a picture there."
+        k = max(k for k in (1, 5, 10) if k == 1 or 3 * k <= found["sentences"])  # else guessing, too, finds nearly all
+        there, back = found["image_to_text"], found["text_to_image"]
+        share, guessing = there[f"recall@{k}"], there["guessing"][f"recall@{k}"]
+        needed = above_guessing(guessing, images) if guessing < 1 else None
+        what = f"have a sentence of their own among the {k} most similar of {found['sentences']:,}"
+        more = (
+            f" The way back, {back[f'recall@{k}']:.1%} of the sentences find a picture of theirs among {k}; "
+            f"guessing reaches {back['guessing'][f'recall@{k}']:.1%}."
         )
     else:
-        measured = f"{percent} are classified correctly; {guess}."
+        share, guessing, needed = metrics["top1"], metrics["guessing_top1"], metrics["above_guessing_top1"]
+        what, more = "are classified correctly", ""
+    error = math.sqrt(share * (1 - share) / images)
+    measured = f"{share:.1%} ± {error:.1%} of {images:,} test pictures {what}; guessing reaches {guessing:.1%}.{more}"
     if needed is None:
         return f"{measured} So few test pictures cannot tell this model from guessing: add pictures", False
-    if top1 < needed - 1e-6:  # a mean of 32 bits
+    if share < needed - 1e-6:  # a mean of 32 bits
         return (
             f"{measured} Below {needed:.1%} this may be guessing: add pictures, or start from a trained model (--from)"
         ), False

@@ -227,8 +227,21 @@ def test_a_run_on_sentences_reports_retrieval(tmp_path, color_folder, tiny):
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert log[-1]["validation_top1"] == 1
     sentence, is_clear = fit.verdict(run.metrics)
-    assert "of 5 test pictures have a sentence of their own as the most similar of 4; guessing reaches 50.0%" in sentence
+    assert (
+        "of 5 test pictures have a sentence of their own among the 1 most similar of 4; guessing reaches 50.0%" in sentence
+    )
     assert not is_clear  # all five right by guessing: one case in 32
+
+
+@pytest.mark.parametrize("sentences, k", [(4, 1), (15, 5), (29, 5), (30, 10)])
+@pytest.mark.parametrize("share, is_clear", [(0.9, True), (0.4, False)])
+def test_the_verdict_on_a_run_with_sentences_asks_for_what_guessing_seldom_finds(sentences, k, share, is_clear):
+    recalls = {f"recall@{other}": share if other == k else 0.0 for other in (1, 5, 10)}
+    way = recalls | {"guessing": {f"recall@{other}": 1 / 3 if other == k else 0.99 for other in (1, 5, 10)}}
+    found = {"pictures": 60, "sentences": sentences, "image_to_text": way, "text_to_image": way}
+    sentence, clear = fit.verdict(metrics(0.0, 60, 0.9) | {"retrieval": found})
+    assert clear == is_clear and f"among the {k} most similar of {sentences}; guessing reaches 33.3%" in sentence
+    assert f"{share:.1%} of the sentences" in sentence
 
 
 @pytest.mark.parametrize("top1", [0.9, 0.5])
