@@ -1,5 +1,7 @@
 """Every lesson in a real JupyterLab: headless Chromium opens it, runs all cells, looks at figures and moves widgets.
 
+Widgets are reached and moved by the keyboard alone, and each control has a name.
+
 The lessons lie in a folder of their own, as if downloaded alone, whose path has spaces and letters of other scripts.
 Their kernels may write neither there nor into the repository. Screenshots go to `build/screenshots`.
 """
@@ -72,7 +74,14 @@ IMAGES_SHOW = """([cell, least]) => {
     const images = [...cell.querySelectorAll('.jp-OutputArea-output img, .jp-RenderedMarkdown img')];
     return images.length >= least && images.every(image => image.complete && image.naturalWidth > 0);
 }"""
-CONTROLS = ".widget-slider .noUi-handle, .widget-dropdown select, .widget-text input"
+NAME = "control => [...(control.labels ?? [])].map(label => label.textContent.trim()).join('')"
+CONTROLS = ".jupyter-widgets :is(input, select, textarea, button, [tabindex='0'])"
+SELECT_CELL = """index => {
+    const notebook = jupyterapp.shell.currentWidget.content;
+    notebook.activeCellIndex = index;
+    notebook.mode = 'command';
+    notebook.activate();
+}"""
 SHOWN = """cell => [...cell.querySelectorAll('.widget-html-content, .widget-output, .widget-image, canvas')]
     .map(part => part.innerHTML + (part.src ?? '')).join()"""
 
@@ -146,18 +155,24 @@ def page(browser):
     page.close()
 
 
+def reach(page, control) -> None:
+    """Presses the Tab key until a control has the focus."""
+    for _ in range(30):
+        if control.evaluate("control => control === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"the keyboard does not reach {control.evaluate('control => control.outerHTML')}")
+
+
 def move(page, control) -> None:
-    """Moves a slider, chooses the next option, or takes the last word off a sentence."""
-    if control.evaluate("control => control.classList.contains('noUi-handle')"):
-        upwards = control.get_attribute("aria-valuenow") != control.get_attribute("aria-valuemax")
-        control.focus()
-        for _ in range(10):
-            page.keyboard.press("ArrowRight" if upwards else "ArrowLeft")
-    elif control.evaluate("control => control.tagName") == "SELECT":
-        chosen, count = control.evaluate("control => [control.selectedIndex, control.options.length]")
-        control.select_option(index=(chosen + 1) % count)
+    """Steps a number, or takes the last word off a sentence, by the keyboard."""
+    if control.get_attribute("type") == "number":
+        is_highest = control.input_value() == control.get_attribute("max")
+        page.keyboard.press("ArrowDown" if is_highest else "ArrowUp")
     else:
-        control.fill(control.input_value().rpartition(" ")[0])
+        page.keyboard.press("End")
+        page.keyboard.press("Control+Backspace")
+        page.keyboard.press("Control+Backspace")  # the last word behind its full stop
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
@@ -188,9 +203,13 @@ def test_a_lesson_runs_shows_its_figures_and_answers(lab, page, lesson):
         node = page.evaluate_handle(CELL, index).as_element()
         page.wait_for_function(IMAGES_SHOW, arg=[node, pictures + drawings])
         figures += pictures
+        if widgets:
+            page.evaluate(SELECT_CELL, index)
         for control in node.query_selector_all(CONTROLS):
             before = node.evaluate(SHOWN)
             assert before
+            assert control.evaluate(NAME), f"a control without a name: {control.evaluate('control => control.outerHTML')}"
+            reach(page, control)
             move(page, control)
             page.wait_for_function(f"([cell, before]) => ({SHOWN})(cell) !== before", arg=[node, before])
             moved += 1

@@ -1,4 +1,8 @@
-"""What moves in the lessons. Each widget has a static twin, a plot beside it, for readers without a kernel."""
+"""What moves in the lessons. Each widget has a static twin, a plot beside it, for readers without a kernel.
+
+All controls are boxes, which the keyboard moves and whose names a screen reader says. A slider of ipywidgets has no such
+name, and in a dropdown JupyterLab takes the arrow keys for its own: they leave for the next cell.
+"""
 
 import base64
 import html
@@ -20,47 +24,48 @@ from ..losses import loss_floor
 from .style import MATCH, OTHER, TEXT
 
 CELL = "padding:2px;width:46px;min-width:46px;height:40px;text-align:center;border:1px solid white;color:#1f2328"
+HEAD = f"{CELL};font-size:11px;line-height:1.1;font-weight:normal"
 
 
 def temperature_matrix(cosines: Tensor) -> widgets.Widget:
-    """A slider for the scale exp(t), and what the softmax along each row makes of a matrix of cosines.
+    """A number box for the scale exp(t), and what the softmax along each row makes of a matrix of cosines.
 
     Args:
         cosines: (N, N), images as rows, texts as columns, true pairs on the diagonal.
     """
     n = len(cosines)
-    start = round(math.log10(1 / 0.07), 2)
-    slider = widgets.FloatLogSlider(value=10**start, base=10, min=0, max=2, step=0.01, description="exp(t)")
+    scale = widgets.BoundedFloatText(value=round(1 / 0.07, 1), min=1, max=100, step=1, description="exp(t)")
     page = widgets.HTML()
 
     def show(_: object = None) -> None:
-        logits = slider.value * cosines.detach().cpu().double()
+        logits = scale.value * cosines.detach().cpu().double()
         shares = logits.softmax(dim=1)
         pictures, texts = ([f"<i>{letter}</i><sub>{k + 1}</sub>" for k in range(n)] for letter in "IT")
         words = [[f"{share:.0%}" for share in row] for row in shares.tolist()]
         loss = abs((logits.log_softmax(1).diag() + logits.log_softmax(0).diag()).mean().item()) / 2  # never "-0.000"
         page.value = (
-            f"{_matrix_table(shares, pictures, texts, words)}"
+            f"{_matrix_table('shares of the texts, a row for each picture', shares, pictures, texts, words)}"
             f"<p>Loss {loss:.3f}. Chance is ln {n} = {math.log(n):.3f}. "
             f"The true text gets {shares.diag().mean().item():.0%} on average.</p>"
         )
 
-    slider.observe(show, "value")
+    scale.observe(show, "value")
     show()
-    return widgets.VBox([slider, page])
+    return widgets.VBox([scale, page])
 
 
-def _matrix_table(matrix: Tensor, rows: Sequence[str], columns: Sequence[str], words: Sequence[Sequence[str]]) -> str:
+def _matrix_table(
+    title: str, matrix: Tensor, rows: Sequence[str], columns: Sequence[str], words: Sequence[Sequence[str]]
+) -> str:
     """HTML: a matrix with values up to 1, the diagonal in green, the rest in orange, the stronger the larger the value."""
-    small = f"{CELL};font-size:11px;line-height:1.1"
-    lines = "<tr><td></td>" + "".join(f'<td style="{small}">{name}</td>' for name in columns) + "</tr>"
+    lines = "<tr><td></td>" + "".join(f'<th scope="col" style="{HEAD}">{name}</th>' for name in columns) + "</tr>"
     for i, values in enumerate(matrix.clamp(min=0).tolist()):
-        lines += f'<tr><td style="{small}">{rows[i]}</td>'
+        lines += f'<tr><th scope="row" style="{HEAD}">{rows[i]}</th>'
         for j, value in enumerate(values):
             color = _css_color(MATCH if i == j else TEXT, 0.05 + 0.85 * value)
             lines += f'<td style="{CELL};background:{color}">{words[i][j]}</td>'
         lines += "</tr>"
-    return f'<table style="background:white;font-size:13px">{lines}</table>'
+    return f'<table aria-label="{title}" style="background:white;font-size:13px">{lines}</table>'
 
 
 def _css_color(color: tuple[float, float, float], opacity: float) -> str:
@@ -73,19 +78,18 @@ def batch_explorer(dataset: ImageTextDataset) -> widgets.Widget:
     """Batches of pairs as a matrix that shows which cells off the diagonal are true pairs too.
 
     Args:
-        dataset: its class names are taken word by word; the captions may say only some of the words.
+        dataset: its class names are taken word by word; the captions may say only the last ones.
     """
-    details = {"size, colour and shape": slice(0, 3), "colour and shape": slice(1, 3), "shape": slice(2, 3)}
-    says = widgets.Dropdown(options=list(details), description="captions say")
-    size = widgets.IntSlider(value=8, min=2, max=12, description="pairs N")
-    number = widgets.IntSlider(value=0, min=0, max=99, description="batch")
+    says = widgets.BoundedIntText(value=3, min=1, max=3, description="words")
+    size = widgets.BoundedIntText(value=8, min=2, max=12, description="pairs N")
+    number = widgets.BoundedIntText(value=0, min=0, max=99, description="batch")
     page = widgets.HTML()
 
     def show(_: object = None) -> None:
         generator = torch.Generator().manual_seed(number.value)
         chosen = torch.randint(len(dataset), (size.value,), generator=generator)
         names = [dataset.class_names[dataset.labels[k]].split() for k in chosen.tolist()]
-        captions = [html.escape(" ".join(words[details[says.value]])) for words in names]
+        captions = [html.escape(" ".join(words[-says.value :])) for words in names]
         pictures = [_as_data_uri(dataset.images[k]) for k in chosen.tolist()]
         page.value = _batch_table(captions, pictures)
 
@@ -98,10 +102,11 @@ def batch_explorer(dataset: ImageTextDataset) -> widgets.Widget:
 def _batch_table(captions: list[str], pictures: list[str]) -> str:
     """HTML: a row for each picture, a column for each caption, true pairs in green; a cell says what it is."""
     n = len(captions)
-    head = "".join(f'<td style="{CELL};font-size:11px;line-height:1.1">{caption}</td>' for caption in captions)
+    head = "".join(f'<th scope="col" style="{HEAD}">{caption}</th>' for caption in captions)
     rows, off_diagonal = "", 0
     for i in range(n):
-        rows += f'<tr><td style="{CELL}"><img width="36" height="36" src="{pictures[i]}" alt="{captions[i]}"></td>'
+        picture = f'<img width="36" height="36" src="{pictures[i]}" alt="{captions[i]}">'
+        rows += f'<tr><th scope="row" style="{CELL}">{picture}</th>'
         for j in range(n):
             same = captions[i] == captions[j]
             off_diagonal += same and i != j
@@ -112,7 +117,7 @@ def _batch_table(captions: list[str], pictures: list[str]) -> str:
         rows += "</tr>"
     labels = torch.tensor([captions.index(caption) for caption in captions])
     return (
-        f'<table style="background:white"><tr><td></td>{head}</tr>{rows}</table>'
+        f'<table aria-label="pictures against captions" style="background:white"><tr><td></td>{head}</tr>{rows}</table>'
         f"<p>{off_diagonal} of {n * n - n} cells off the diagonal are true pairs. "
         f"Floor of the loss: {loss_floor(labels).item():.2f}. "
         f"Best diagonal accuracy: {len(set(captions)) / n:.0%}.</p>"
@@ -152,33 +157,35 @@ def prompt_box(run: Run, images: Tensor, sentence: str, top: int = 8) -> widgets
         )
         unknown = ", ".join(map(repr, run.tokenizer.unknown_words([box.value])))
         note = f"<p>It never learned {html.escape(unknown)}: to it, all such words are the same.</p>" if unknown else ""
-        page.value = f'<table style="background:white"><tr>{cells}</tr></table>{note}'
+        page.value = f'<table aria-label="best first" style="background:white"><tr>{cells}</tr></table>{note}'
 
     box.observe(show, "value")
     show()
     return widgets.VBox([box, page])
 
 
-def checkpoint_slider(matrices: Mapping[int, Tensor], names: Sequence[str]) -> widgets.Widget:
-    """A slider through the steps of a run, and the matrix of cosines at each.
+def checkpoint_box(matrices: Mapping[int, Tensor], names: Sequence[str]) -> widgets.Widget:
+    """A number box for the checkpoints of a run, and the matrix of cosines at the chosen one.
 
     Args:
         matrices: step → cosines (N, N), images as rows, texts as columns, true pairs on the diagonal.
         names: of the N pairs.
     """
     escaped = [html.escape(name) for name in names]
-    slider = widgets.SelectionSlider(options=list(matrices), description="step")
+    steps = list(matrices)
+    number = widgets.BoundedIntText(value=0, min=0, max=len(steps) - 1, description="checkpoint")
     page = widgets.HTML()
 
     def show(_: object = None) -> None:
-        cosines = matrices[slider.value].cpu()
+        step = steps[number.value]
+        cosines = matrices[step].cpu()
         words = [[f"{cosine:.2f}" for cosine in row] for row in cosines.tolist()]
         right = (cosines.argmax(dim=1) == torch.arange(len(names))).sum().item()
         page.value = (
-            f"{_matrix_table(cosines, escaped, escaped, words)}"
-            f"<p>{right} of {len(names)} pictures are closest to their own text.</p>"
+            f"{_matrix_table('cosines, a row for each picture', cosines, escaped, escaped, words)}"
+            f"<p>Step {step:,}: {right} of {len(names)} pictures are closest to their own text.</p>"
         )
 
-    slider.observe(show, "value")
+    number.observe(show, "value")
     show()
-    return widgets.VBox([slider, page])
+    return widgets.VBox([number, page])
