@@ -22,10 +22,12 @@ lab: .venv/lab.installed
 	$(BIN)/jupyter lab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 		notebooks/00_start_here.ipynb
 
-test: .venv/test.installed
+lint: .venv/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test: .venv/test.installed lint
 	$(TEST) --cov=miniclip_utils --cov-fail-under=90 --ignore tests/test_browser.py tests
 	$(TEST) tests/test_browser.py notebooks
 
@@ -53,4 +55,4 @@ clean:
 	$(BIN)/uv pip install --python $(BIN)/python --editable ".[$*]"
 	touch $@
 
-.PHONY: help course lab test editions slides site bench gpu clean
+.PHONY: help course lab lint test editions slides site bench gpu clean

@@ -1,18 +1,17 @@
-"""The address of the repository: one place says it, one command brings it into all lessons, and Colab needs no more."""
+"""The address of the repository: one place says it, and one command brings it into all lessons."""
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from miniclip_utils import UserError
-from tools.address import read_project, stamp_all, write_address
+from tools.address import read_project, stamp_all, uses_device, write_address
+from tools.course import read_lesson
 
 ROOT = Path(__file__).parent.parent
 LESSONS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -45,6 +44,39 @@ def test_every_set_up_cell_starts_the_lesson():
         assert re.search(
             r"^from miniclip_utils\.classroom import (plots, )?setup\n\ndevice = setup\.start\(\)$", setup, re.M
         )
+
+
+def test_lessons_that_compute_on_the_device_of_their_set_up_are_told_from_others():
+    cells = ["from miniclip_utils.classroom import setup\n\ndevice = setup.start()", "%matplotlib inline\nx.to(device)"]
+    lesson = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    assert uses_device(lesson)
+    lesson.cells[1].source = 'torch.ones(2, device=tokens.device).to(torch.device("cpu"))  # not on device'
+    assert not uses_device(lesson)
+
+
+def test_published_pictures_are_whole_addresses_and_the_tools_take_those_in_the_folder(course):
+    write_address(course, ADDRESS)
+    stamp_all(course)
+    _, tag = read_project(course)
+    places = set()
+    for name in LESSONS:
+        stored = (course / "notebooks" / name).read_text(encoding="utf-8")
+        assert "](../figure/" not in stored
+        places |= set(re.findall(r"\]\((https://raw[^)]+)\)", stored))
+        here = [
+            re.findall(r"\]\(\.\./(figure/[^)]+)\)", cell.source) for cell in read_lesson(course / "notebooks" / name).cells
+        ]
+        assert len(sum(here, [])) == stored.count("](https://raw.githubusercontent.com/")
+    start = f"https://raw.githubusercontent.com/someone/mini-clip/{tag}/"
+    assert len(places) > 20 and all(place.startswith(f"{start}figure/") for place in places)
+    assert all((ROOT / place.removeprefix(start)).is_file() for place in places)
+
+
+def test_published_training_lessons_ask_for_a_gpu(course):
+    write_address(course, ADDRESS)
+    stamp_all(course)
+    asks = {name: read_lesson(course / "notebooks" / name).metadata.get("accelerator") for name in LESSONS}
+    assert asks["07_the_training_run.ipynb"] == "GPU" and asks["A1_drawing_the_shapes.ipynb"] is None
 
 
 def test_an_address_is_stamped_changed_and_taken_out(course):
@@ -101,77 +133,3 @@ def test_a_lesson_that_cannot_be_stamped_is_named(course, content, message):
     (course / "notebooks" / "99_x.ipynb").write_text(content or nbformat.writes(empty))
     with pytest.raises(UserError, match=f"99_x.ipynb.*{message}"):
         stamp_all(course)
-
-
-@pytest.fixture(scope="module")
-def colab(tmp_path_factory) -> Path:
-    """The Python of an environment that has all packages of this one but the course's.
-
-    They are links to those here, so that it costs no time and no disk; what pip installs does not come here.
-    """
-    folder = tmp_path_factory.mktemp("colab")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    (folder / "shared").mkdir()
-    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for package in Path(place).iterdir():
-            link = folder / "shared" / package.name
-            if "miniclip" not in package.name and not link.exists():
-                link.symlink_to(package)
-    python = next(path for path in (folder / "bin/python", folder / "Scripts/python.exe") if path.exists())
-    packages = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
-    (Path(packages.strip()) / "shared.pth").write_text(f"{folder / 'shared'}\n")
-    return python
-
-
-RUN_LESSON = """
-import sys
-from importlib.metadata import version
-import nbformat
-from nbclient import NotebookClient
-
-assert "miniclip" not in str(sys.path)
-lesson = nbformat.read(sys.argv[1], as_version=4)
-lesson.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-lesson.cells.append(nbformat.v4.new_code_cell("import miniclip_utils, torch, numpy\\nprint(miniclip_utils.__file__)"))
-NotebookClient(lesson, timeout=300).execute()
-print(lesson.cells[-1].outputs[0].text)
-"""
-
-
-@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed: the set-up for Colab is not tried")
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows: the set-up for Colab is not tried")
-def test_a_lesson_alone_in_an_empty_folder_sets_itself_up(colab, tmp_path):
-    """As in Colab: torch and Jupyter are there, the package is not, and the lesson is the only file."""
-    origin, content = tmp_path / "origin", tmp_path / "content"
-    wanted = shutil.ignore_patterns(".*", "build", "runs", "__pycache__", "*.egg-info", "tests")
-    shutil.copytree(ROOT, origin, ignore=wanted)
-    write_address(origin, ADDRESS)
-    stamp_all(origin)
-    _, tag = read_project(origin)
-    git = ["git", "-C", str(origin), "-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "published"], ["tag", tag]):
-        subprocess.run([*git, *arguments], check=True)
-    content.mkdir()
-    shutil.copy(origin / "notebooks" / LESSONS[0], content)
-    here = ("PYTHON", "VIRTUAL_ENV", "COV", "PIP_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(here)}
-    environment |= {
-        "PATH": f"{colab.parent}{os.pathsep}{os.environ['PATH']}",
-        # git takes the copy for the published repository, and pip finds all other packages here or fails, whatever
-        # constraints this machine has set for it.
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",
-        "GIT_CONFIG_VALUE_0": ADDRESS,
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",  # which is pip's way of saying yes
-    }
-    before = subprocess.check_output([colab, "-m", "pip", "freeze"], env=environment, text=True)
-    assert "torch==" in before and "numpy==" in before and "miniclip" not in before
-    command = [colab, "-c", RUN_LESSON, LESSONS[0]]
-    result = subprocess.run(command, cwd=content, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert Path(result.stdout.strip()).is_relative_to(colab.parent.parent)
-    after = subprocess.check_output([colab, "-m", "pip", "freeze"], env=environment, text=True)
-    assert [line for line in after.splitlines() if "miniclip" not in line] == before.splitlines()
-    assert [path.name for path in content.iterdir()] == [LESSONS[0]]

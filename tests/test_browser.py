@@ -22,6 +22,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from tools.course import read_lesson
+
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: lessons are not tried in a browser"
 )
@@ -91,8 +93,10 @@ def lab(tmp_path_factory) -> Iterator[str]:
     """A JupyterLab with a token, over a copy of the lessons. Gives the address of a lesson, `{}` in place of its name."""
     folder = tmp_path_factory.mktemp("lab")
     course = folder / "Мой курс · 课程 mini-CLIP"
-    for part in ("notebooks", "figure"):
-        shutil.copytree(ROOT / part, course / part)
+    shutil.copytree(ROOT / "figure", course / "figure")
+    (course / "notebooks").mkdir()
+    for path in LESSONS:
+        nbformat.write(read_lesson(path), course / "notebooks" / path.name)
     (folder / "kernels").mkdir()
     (folder / "kernels/sitecustomize.py").write_text(READ_ONLY)
     with socket.socket() as free:

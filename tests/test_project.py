@@ -40,7 +40,7 @@ def test_conda_and_pip_ask_for_the_same_versions():
     extras = PROJECT["optional-dependencies"]
     extra = [line for lines in extras.values() for line in lines if "[" not in line]
     wanted = bounds(PROJECT["dependencies"] + extra)
-    pip_only = {"open-clip-torch", "playwright", "sphinx-revealjs"}
+    pip_only = {"open-clip-torch", "playwright", "sphinx-revealjs", "uv"}
     assert conda == {CONDA_NAMES.get(name, name): bound for name, bound in wanted.items() if name not in pip_only}
 
 

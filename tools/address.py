@@ -1,15 +1,18 @@
 """Puts the repository's address into the lessons: `python -m tools.address https://github.com/…`.
 
-`pyproject.toml` holds the address. With one, each lesson gets a badge that opens it in Colab, and its set-up cell
-installs the package where it is missing, pinned to the tag of its version. Without one, no lesson names any place to
-install from, so that nobody else can take that place.
+`pyproject.toml` holds the address. With one, each lesson gets a badge that opens it in Colab, its set-up cell installs
+the package where it is missing, pinned to the tag of its version, and its pictures are named in full, so that a copy in
+somebody's Drive shows them. Without one, no lesson names any place to install from, so that nobody else can take that
+place; the set-up cell then says what to do.
 """
 
 import argparse
+import ast
 import re
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 
 from miniclip_utils.cli import run_command
 from miniclip_utils.errors import UserError
@@ -17,6 +20,19 @@ from miniclip_utils.errors import UserError
 from .course import read_lesson
 
 GITHUB = r"https://github\.com/[\w-]+/[\w.-]+"  # where Colab opens notebooks from
+SETUP = """\
+import importlib.util
+
+if importlib.util.find_spec("miniclip_utils") is None:{missing}
+
+"""
+INSTALL = """  # as in Colab
+    %pip install --quiet "miniclip-utils[real] @ git+{address}@{tag}\""""
+SAY_WHAT_TO_DO = """
+    raise SystemExit(
+        "A lesson needs the package of its course: first run, in a cell of its own, "
+        '%pip install "PATH[real]", with the folder of the course, or its .zip file, as PATH.'
+    )"""
 
 
 def read_project(root: Path) -> tuple[str | None, str]:
@@ -51,13 +67,20 @@ def write_address(root: Path, address: str) -> None:
     path.write_text(project, encoding="utf-8")
 
 
+def uses_device(lesson: nbformat.NotebookNode) -> bool:
+    """Whether a lesson computes on the device that its set-up returns, and not on the CPU alone."""
+    _, *rest = [cell.source for cell in lesson.cells if cell.cell_type == "code"]  # the first one is the set-up
+    trees = [ast.parse(TransformerManager().transform_cell(source)) for source in rest]  # it knows % and ! at a line's start
+    return any(isinstance(node, ast.Name) and node.id == "device" for tree in trees for node in ast.walk(tree))
+
+
 def stamp(lesson: nbformat.NotebookNode, name: str, address: str | None, tag: str) -> None:
-    """Brings badge and set-up cell of a lesson in line with the address.
+    """Brings badge, pictures, set-up cell and wish for a GPU of a lesson in line with the address.
 
     Args:
-        lesson: changed in place.
+        lesson: as `read_lesson` gives it; changed in place.
         name: of its file.
-        address: None takes out badge and installation.
+        address: None takes out what an address brings.
         tag: of the version that the badge opens and the set-up cell installs.
 
     Raises:
@@ -69,16 +92,21 @@ def stamp(lesson: nbformat.NotebookNode, name: str, address: str | None, tag: st
         raise UserError(f"{name!r} does not begin its code with 'from miniclip_utils': give it a set-up cell")
     title, _, rest = top.source.partition("\n\n")
     rest = rest.partition("\n\n")[2] if rest.startswith("[![") else rest
-    start = setup.source[setup.source.index("from miniclip_utils") :]
+    lesson.metadata.pop("accelerator", None)
+    missing = SAY_WHAT_TO_DO
     if address:
         opens = f"{address.replace('https://github.com', 'https://colab.research.google.com/github')}/blob/{tag}/notebooks/{name}"
         rest = f"[![Open this lesson in Google Colab](../figure/open-in-colab.svg)]({opens})\n\n{rest}"
-        start = (
-            "import importlib.util\n\n"
-            'if importlib.util.find_spec("miniclip_utils") is None:  # as in Colab\n'
-            f'    %pip install --quiet "miniclip-utils[real] @ git+{address}@{tag}"\n\n{start}'
-        )
-    top.source, setup.source = f"{title}\n\n{rest}", start
+        missing = INSTALL.format(address=address, tag=tag)
+        if uses_device(lesson):
+            lesson.metadata["accelerator"] = "GPU"  # else Colab starts it on a CPU
+    start = setup.source[setup.source.index("from miniclip_utils") :]
+    top.source, setup.source = f"{title}\n\n{rest}", SETUP.format(missing=missing) + start
+    if address:
+        figures = f"{address.replace('https://github.com', 'https://raw.githubusercontent.com')}/{tag}/figure/"
+        for cell in lesson.cells:
+            if cell.cell_type == "markdown":
+                cell.source = cell.source.replace("](../figure/", f"]({figures}")
 
 
 def stamp_all(root: Path) -> list[str]:
@@ -87,9 +115,8 @@ def stamp_all(root: Path) -> list[str]:
     changed = []
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         lesson = read_lesson(path)
-        before = nbformat.writes(lesson)
         stamp(lesson, path.name, address, tag)
-        if nbformat.writes(lesson) != before:
+        if lesson != nbformat.read(path, as_version=4):
             nbformat.write(lesson, path)
             changed.append(path.name)
     return changed

@@ -16,6 +16,7 @@ from miniclip_utils.cli import run_command
 from miniclip_utils.errors import UserError
 
 CELL_TIMEOUT = 600  # seconds
+PUBLISHED_FIGURE = re.compile(r"\]\(https://raw\.githubusercontent\.com/[^)\s]+/figure/")  # as `tools.address` writes it
 LESSON_LINK = re.compile(r"\]\(((?:\d|A)\d_\w+)\.ipynb")  # in the Markdown of a lesson, to another one
 
 
@@ -46,16 +47,22 @@ def lessons_in(folder: Path) -> list[Path]:
 
 
 def read_lesson(path: Path) -> NotebookNode:
-    """A lesson as nbformat holds it.
+    """A lesson as nbformat holds it, with its pictures in the folder beside it, also where they are published.
+
+    So nothing that is made of a lesson here fetches them.
 
     Raises:
         UserError: the file is no notebook, as after a merge that left its marks in it.
     """
     try:
-        return nbformat.read(path, as_version=4)
+        lesson = nbformat.read(path, as_version=4)
     except (ValueError, AttributeError) as error:
         reason = str(error).partition("\n")[0][:80]
         raise UserError(f"{str(path)!r} is not a whole notebook ({reason}): mend or restore it") from error
+    for cell in lesson.cells:
+        if cell.cell_type == "markdown":
+            cell.source = PUBLISHED_FIGURE.sub("](../figure/", cell.source)
+    return lesson
 
 
 def peak_megabytes(pid: int) -> float | None:

@@ -11,12 +11,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 
 from miniclip_utils.cli import run_command
 from miniclip_utils.errors import UserError
+
+from .course import read_lesson
 
 GUIDES = ("TEACHING", "CONTRIBUTING")
 # Every page has a search box, a switch for dark mode, its source to download, and a table of its chapters.
@@ -77,10 +80,12 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 def collect(course: Path, source: Path) -> None:
     """Copies what belongs on the site to the folder `source`, and adds a table of contents to the README."""
-    for folder, pattern in (("notebooks", "*.ipynb"), ("figure", "*.svg")):
+    for folder in ("notebooks", "figure"):
         (source / folder).mkdir(parents=True)
-        for path in course.glob(f"{folder}/{pattern}"):
-            shutil.copy(path, source / folder)
+    for path in course.glob("figure/*.svg"):
+        shutil.copy(path, source / "figure")
+    for path in course.glob("notebooks/*.ipynb"):
+        nbformat.write(read_lesson(path), source / "notebooks" / path.name)
     guides = [name for name in GUIDES if (course / f"{name}.md").exists()]
     lessons = sorted(f"notebooks/{path.stem}" for path in course.glob("notebooks/*.ipynb"))
     for name in ("README", *guides):
