@@ -76,7 +76,7 @@ def stamp(lesson: nbformat.NotebookNode, name: str, address: str | None, tag: st
         start = (
             "import importlib.util\n\n"
             'if importlib.util.find_spec("miniclip_utils") is None:  # as in Colab\n'
-            f'    %pip install --quiet "miniclip-utils[real] @ git+{address}@{tag}"\n\n{start}'
+            f'    %pip install --quiet "miniclip-utils[export,real] @ git+{address}@{tag}"\n\n{start}'
         )
     top.source, setup.source = f"{title}\n\n{rest}", start
 
