@@ -12,6 +12,7 @@ from .test_lessons import LESSONS, ROOT
 
 slides = pytest.importorskip("tools.slides", reason="the extra `teach` is not installed")
 site = pytest.importorskip("tools.site", reason="the extra `teach` is not installed")
+live = pytest.importorskip("tools.live")
 
 
 class Page(HTMLParser):
@@ -72,15 +73,37 @@ def test_faults_are_found(tmp_path):
 
 @pytest.fixture(scope="module")
 def built_site(tmp_path_factory):
+    """The live page is there without its models, which tests/test_live.py tries."""
     out = tmp_path_factory.mktemp("site")
-    site.build_site(ROOT, out)  # complains about any warning of Sphinx
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "fetch_runtime", dict)
+        patch.setattr(live, "live_data", dict)
+        site.build_site(ROOT, out)  # complains about any warning of Sphinx
     return out
 
 
 def test_site_is_whole_and_fetches_nothing(built_site):
     assert faults(built_site) == []
-    for name in ("index.html", "search.html", "searchindex.js"):
+    for name in ("index.html", "search.html", "searchindex.js", "live/index.html", "live/live.js"):
         assert (built_site / name).is_file()
+
+
+def test_site_leads_to_the_live_page_and_back(built_site):
+    assert "live/index.html" in Page(built_site / "index.html").links
+    page = Page(built_site / "live/index.html")
+    for lesson, place in (("00_start_here", "drawings"), ("05_similarity_and_loss", "temperature")):
+        assert f"../live/index.html#{place}" in Page(built_site / f"notebooks/{lesson}.html").links
+        assert any(link.startswith(f"../notebooks/{lesson}.html#") for link in page.links)
+
+
+def test_without_npm_the_site_has_no_live_page_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "live").mkdir()  # of an earlier time
+    with pytest.warns(UserWarning, match="without its live page: npm is not installed"):
+        assert not site.add_live(tmp_path / "live")
+    site.collect(ROOT, tmp_path / "source", has_live=False)
+    texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "source").rglob("*.*") if path.suffix != ".svg"]
+    assert texts and not [text for text in texts if "live/index.html" in text]
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)

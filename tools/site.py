@@ -1,13 +1,15 @@
 """The lessons as a web site: `python -m tools.site . build/site`.
 
 Made by Sphinx with myst-nb of the README, the guides beside it and the lessons with their stored outputs. Nothing in
-it is fetched from elsewhere: formulas are MathML, which browsers show by themselves.
+it is fetched from elsewhere: formulas are MathML, which browsers show by themselves. With npm it has a live page too, see
+`tools/live`.
 """
 
 import argparse
 import re
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from miniclip_utils.cli import run_command
 from miniclip_utils.errors import UserError
 
 from .course import read_lesson
+from .live import NoRuntime, build_live
 
 GUIDES = ("TEACHING", "CONTRIBUTING")
 # Every page has a search box, a switch for dark mode, its source to download, and a table of its chapters.
@@ -56,6 +59,9 @@ CONTENTS = """
 ```
 """
 
+# Widgets of the lessons, and where on the live page each has its twin.
+TWINS = {"prompt_box": "drawings", "temperature_matrix": "temperature", "batch_explorer": "batch"}
+
 
 def anchor(heading: str) -> str:
     """The anchor of a heading, as JupyterLab makes it, so that the lessons' links work in both."""
@@ -78,14 +84,20 @@ def setup(app: Sphinx) -> dict[str, bool]:
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def collect(course: Path, source: Path) -> None:
-    """Copies what belongs on the site to the folder `source`, and adds a table of contents to the README."""
+def collect(course: Path, source: Path, has_live: bool) -> None:
+    """Copies what belongs on the site to the folder `source`, and adds a table of contents to the README.
+
+    Args:
+        has_live: there is a live page, to which the README and the lessons then lead.
+    """
     for folder in ("notebooks", "figure"):
         (source / folder).mkdir(parents=True)
     for path in course.glob("figure/*.svg"):
         shutil.copy(path, source / "figure")
     for path in course.glob("notebooks/*.ipynb"):
         nbformat.write(read_lesson(path), source / "notebooks" / path.name)
+    for path in source.glob("notebooks/*.ipynb") if has_live else ():
+        lead_to_twins(path)
     guides = [name for name in GUIDES if (course / f"{name}.md").exists()]
     lessons = sorted(f"notebooks/{path.stem}" for path in course.glob("notebooks/*.ipynb"))
     for name in ("README", *guides):
@@ -97,8 +109,31 @@ def collect(course: Path, source: Path) -> None:
             text,
         )
         if name == "README":
+            if has_live:
+                claim = "Try it now, in your browser: type a sentence, draw a shape"
+                text = text.replace("\n## ", f'\n<p><a href="live/index.html">{claim}</a></p>\n\n## ', 1)
             text += CONTENTS.format(lessons="\n".join(lessons), guides="\n".join(guides))
         (source / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def lead_to_twins(lesson: Path) -> None:
+    """Puts a link below each widget of a lesson that the live page has too."""
+    notebook = read_lesson(lesson)
+    for index, cell in reversed(list(enumerate(notebook.cells))):
+        twin = next((place for name, place in TWINS.items() if f"widgets.{name}(" in cell.source), None)
+        if twin and cell.cell_type == "code":
+            link = f'<p><a href="../live/index.html#{twin}">Move it here, in your browser</a></p>'
+            notebook.cells.insert(index + 1, nbformat.v4.new_markdown_cell(link))
+    nbformat.write(notebook, lesson)
+
+
+def add_live(out: Path) -> bool:
+    """Builds the live page, and returns whether it is there; if not, a warning says why."""
+    try:
+        build_live(out)
+    except NoRuntime as error:
+        warnings.warn(f"the site is built without its live page: {error}", stacklevel=1)
+    return out.exists()
 
 
 def build_site(course: Path, out: Path) -> None:
@@ -109,9 +144,10 @@ def build_site(course: Path, out: Path) -> None:
     """
     if not (course / "notebooks").is_dir():
         raise UserError(f"there are no lessons in {str(course)!r}: start from the folder of the course")
+    has_live = add_live(out / "live")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source"
-        collect(course, source)
+        collect(course, source, has_live)
         app = Sphinx(source, None, out, Path(folder) / "doctrees", "html", SETTINGS, status=None, freshenv=True)
         app.build()
     if app._warncount:
