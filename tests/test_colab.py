@@ -27,8 +27,7 @@ ROOT = Path(__file__).parent.parent
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ADDRESS = "https://github.com/someone/mini-clip"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = [requirement for extra in ("export", "real") for requirement in PROJECT["optional-dependencies"][extra]]
-WANTED = [*map(Requirement, [*PROJECT["dependencies"], *EXTRAS])]  # by the set-up cell
+WANTED = [*map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["real"]])]  # by the set-up cell
 LIST = max(Path(__file__).parent.glob("colab-*.txt"))
 PYTHON = "3.13"  # that of the list
 COLAB = {
@@ -38,15 +37,14 @@ COLAB = {
 # What a lesson stands on: a change of one wants a new kernel, another front end or another driver.
 KEPT = ["torch", "torchvision", "numpy", "matplotlib", "ipywidgets", "ipython", "ipykernel", "pillow", "scikit-learn"]
 BUILDS = ("nvidia-", "cuda-", "triton")  # of torch, which Colab has as builds of its own
-# Colab has taken jedi out, for which its IPython asks.
-ADDED = {"open-clip-torch", "ftfy", "jedi", "onnx", "onnx-ir", "onnxruntime", "onnxscript"}
+ADDED = {"open-clip-torch", "ftfy", "jedi"}  # Colab has taken jedi out, for which its IPython asks
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda wanted: wanted.name)
 def test_no_bound_asks_for_more_than_colab_has(wanted):
     name = canonicalize_name(wanted.name)
     assert set(KEPT) < set(COLAB)
-    assert name in ADDED or wanted.specifier.contains(COLAB[name])
+    assert name == "open-clip-torch" or wanted.specifier.contains(COLAB[name])
 
 
 def uv(*arguments: str | Path) -> str:

@@ -27,11 +27,11 @@ if importlib.util.find_spec("miniclip_utils") is None:{missing}
 
 """
 INSTALL = """  # as in Colab
-    %pip install --quiet "miniclip-utils[export,real] @ git+{address}@{tag}\""""
+    %pip install --quiet "miniclip-utils[real] @ git+{address}@{tag}\""""
 SAY_WHAT_TO_DO = """
     raise SystemExit(
         "A lesson needs the package of its course: first run, in a cell of its own, "
-        '%pip install "PATH[export,real]", with the folder of the course, or its .zip file, as PATH.'
+        '%pip install "PATH[real]", with the folder of the course, or its .zip file, as PATH.'
     )"""
 
 
