@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 
@@ -159,6 +160,16 @@ def test_a_lesson_ends(lesson):
     assert max(len(line) for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()) <= 92
     assert sum("exercise" in cell.metadata.get("tags", []) for cell in cells) <= 5
     assert "**Study time:**" in cells[0].source and "**Run time:**" in cells[0].source
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
+def test_a_lesson_says_who_wrote_it_and_when(lesson):
+    """In its first cell, for readers; and in its metadata, where nbconvert looks."""
+    notebook = nbformat.read(lesson, as_version=4)
+    (line,) = re.findall(r"\*By the mini-CLIP authors, (\w+ \d{4})\.\*", notebook.cells[0].source)
+    assert notebook.metadata["authors"] == [{"name": "the mini-CLIP authors"}]
+    assert f"{date.fromisoformat(notebook.metadata['date']):%B %Y}" == line
+    assert "**On this page:**" in notebook.cells[0].source
 
 
 def headings_of(lesson: Path) -> list[tuple[int, str]]:

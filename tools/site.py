@@ -28,7 +28,7 @@ GUIDES = ("TEACHING", "CONTRIBUTING")
 # Every page has a search box, a switch for dark mode, its source to download, and a table of its chapters.
 SETTINGS: dict[str, Any] = {
     "project": "mini-CLIP",
-    "author": "the mini-CLIP maintainers",
+    "author": "the mini-CLIP authors",
     "root_doc": "README",
     "extensions": ["myst_nb", "tools.site"],
     "nb_execution_mode": "off",
