@@ -96,13 +96,13 @@ def live_data(runtime: dict[str, bytes]) -> dict[str, Any]:
         "models": {},
         "galleries": {},
         "colors": COLORS,
-        "neverSeen": torch.where(is_held_out(torch.arange(len(CLASS_NAMES))))[0].tolist(),
     }
     drawings = gallery()
+    never_seen = torch.where(is_held_out(torch.arange(len(CLASS_NAMES))))[0].tolist()
     # The page encodes sentences with both models, but pictures, the reader's drawing, with the first alone.
-    for name, model, towers, pictures, columns, sheet in (
-        ("drawings", "shapes", ("image", "text"), drawings, COLUMNS, as_sheet(drawings.images)),
-        ("photos", "cifar10", ("text",), load_photos(), 20, SHEET.read_bytes()),
+    for name, pictures, sheet, columns, new, model, towers in (
+        ("drawings", drawings, as_sheet(drawings.images), COLUMNS, never_seen, "shapes", ("image", "text")),
+        ("photos", load_photos(), SHEET.read_bytes(), 20, [], "cifar10", ("text",)),
     ):
         run = load_run(model)
         with tempfile.TemporaryDirectory() as folder:
@@ -112,8 +112,8 @@ def live_data(runtime: dict[str, bytes]) -> dict[str, Any]:
                 data["files"][f"{model}/{tower}.onnx"] = packed((Path(folder) / f"{tower}.onnx").read_bytes())
         features = encode_images(run.model, pictures.images).numpy().astype("<f4")
         data["files"] |= {f"{name}.features": packed(features.tobytes()), f"{name}.png": packed(sheet)}
-        labels = {"labels": pictures.labels.tolist(), "names": pictures.class_names}
-        data["galleries"][name] = {**labels, "columns": columns}
+        shown = {"labels": pictures.labels.tolist(), "names": pictures.class_names, "neverSeen": new}
+        data["galleries"][name] = {**shown, "columns": columns}
     return data
 
 

@@ -125,15 +125,15 @@ function largest(values, count) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Pictures and matrices
 
-/** The drawings or the photographs: names, labels, one vector for each picture, and the sheet that holds them all. */
+/** The drawings or the photographs: what each shows, its vector, and the sheet that holds them all. */
 async function loadGallery(name) {
-  const { labels, names, columns } = DATA.galleries[name];
+  const gallery = DATA.galleries[name]; // labels, names, neverSeen, columns
   const numbers = new Float32Array(await unpack(`${name}.features`));
-  const length = numbers.length / labels.length;
-  const features = labels.map((_, row) => numbers.subarray(row * length, (row + 1) * length));
+  const length = numbers.length / gallery.labels.length;
+  const features = gallery.labels.map((_, row) => numbers.subarray(row * length, (row + 1) * length));
   const sheet = new Blob([await unpack(`${name}.png`)], { type: "image/png" });
   document.body.style.setProperty(`--${name}`, `url(${URL.createObjectURL(sheet)})`); // for live.css
-  return { name, labels, names, columns, features, sheet };
+  return { name, ...gallery, features, sheet };
 }
 
 /** Where a picture lies on its sheet. */
@@ -196,10 +196,10 @@ async function promptBox(section, clip, gallery) {
     const cosines = gallery.features.map((features) => dot(features, query));
     const items = largest(cosines, TOP).map((index) => {
       const label = gallery.labels[index];
-      const isNew = DATA.neverSeen.includes(label) && gallery.name === "drawings";
       const name = element("span", {}, gallery.names[label]);
       const cosine = element("span", { className: "cosine" }, cosines[index].toFixed(2));
-      return element("li", {}, cosine, picture(gallery, index), name, isNew ? element("em", {}, "a never-seen pair") : "");
+      const mark = gallery.neverSeen.includes(label) ? element("em", {}, "a never-seen pair") : "";
+      return element("li", {}, cosine, picture(gallery, index), name, mark);
     });
     find(".found", section).replaceChildren(...items);
   });
@@ -261,8 +261,8 @@ async function drawingSheet(section, clip, gallery) {
     const features = await clip.encodePicture(bytes);
     const cosines = texts.map((text) => dot(text, features));
     const best = largest(cosines, 5);
-    const isNew = DATA.neverSeen.includes(best[0]);
-    find("#named", section).textContent = `It says: ${names[best[0]]}${isNew ? ", a pair that it has never seen" : ""}`;
+    const mark = gallery.neverSeen.includes(best[0]) ? ", a pair that it has never seen" : "";
+    find("#named", section).textContent = `It says: ${names[best[0]]}${mark}`;
     const items = best.map((label) => {
       const bar = element("i", { style: { "--share": percent(Math.max(cosines[label], 0)) } });
       return element("li", {}, bar, element("span", {}, names[label]), element("span", {}, cosines[label].toFixed(2)));
@@ -304,6 +304,7 @@ async function drawingSheet(section, clip, gallery) {
 
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
+    pen.mark.hidden = true;
     pen.isDown = false;
     movePen(...placeOf(event));
     pen.isDown = true;
@@ -321,6 +322,7 @@ async function drawingSheet(section, clip, gallery) {
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], " ": [0, 0] };
     if (!(event.key in steps)) return;
     event.preventDefault(); // the page does not scroll
+    pen.mark.hidden = false;
     if (event.key === " ") pen.isDown = !pen.isDown;
     const [right, down] = steps[event.key];
     const within = (place) => Math.min(Math.max(place, 0), SHEET);
@@ -353,11 +355,11 @@ async function drawingSheet(section, clip, gallery) {
     show();
   });
 
-  Object.entries(DATA.colors).forEach(([name, color], index) => {
-    const radio = element("input", { type: "radio", name: "color", value: name, checked: index === 6 });
+  for (const [name, color] of Object.entries(DATA.colors)) {
+    const radio = element("input", { type: "radio", name: "color", value: name, checked: name === "red" });
     const swatch = element("i", { style: { background: `rgb(${color.join(", ")})` } });
     find("#colors", section).append(element("label", { className: "color" }, radio, swatch, name));
-  });
+  }
   const shapes = [...new Set(names.map((name) => name.split(" ")[2]))];
   find("#example-shape", section).append(...shapes.map((name) => element("option", {}, name)));
   clear();
