@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from miniclip_utils.classroom import scenes
+from miniclip_utils.classroom import scene_sweeps, scenes
 from miniclip_utils.classroom.scenes import OBJECTS, World, caption, exchange_colors, exchange_sides
 from miniclip_utils.data import normalize
 from miniclip_utils.shapes import COLORS
@@ -190,36 +190,36 @@ def test_equal_objects_are_as_many_as_asked():
 @pytest.fixture
 def short(monkeypatch):
     """Trainings of two steps."""
-    scenes._row.cache_clear()
-    train = scenes.train
-    monkeypatch.setattr(scenes, "train", lambda *arguments, **more: train(*arguments, **more | {"steps": 2}))
+    scene_sweeps._row.cache_clear()
+    train = scene_sweeps.train
+    monkeypatch.setattr(scene_sweeps, "train", lambda *arguments, **more: train(*arguments, **more | {"steps": 2}))
     yield
-    scenes._row.cache_clear()
+    scene_sweeps._row.cache_clear()
 
 
-@pytest.mark.parametrize("name", scenes.SWEEPS)
+@pytest.mark.parametrize("name", scene_sweeps.SWEEPS)
 def test_an_experiment_runs_and_the_same_seed_gives_the_same(short, name):
-    point = list(scenes.SWEEPS[name].points)[-1]
+    point = list(scene_sweeps.SWEEPS[name].points)[-1]
     row = measure(name, point, 1)
-    scenes._row.cache_clear()
+    scene_sweeps._row.cache_clear()
     assert row == measure(name, point, 1) and row != measure(name, point, 2)
     assert all(0 <= value <= 1 for value in row.values())
-    assert {key for measures in scenes.SWEEPS[name].panels.values() for key in measures} <= set(row)
+    assert {key for measures in scene_sweeps.SWEEPS[name].panels.values() for key in measures} <= set(row)
 
 
-@pytest.mark.parametrize("name", scenes.SWEEPS)
+@pytest.mark.parametrize("name", scene_sweeps.SWEEPS)
 def test_the_log_holds_each_point_with_the_same_seeds_and_has_a_plot(name):
-    rows = scenes.rows(name)
+    rows = scene_sweeps.rows(name)
     counts = Counter(row["point"] for row in rows)
-    assert list(counts) == list(scenes.SWEEPS[name].points) and set(counts.values()) == {5}
+    assert list(counts) == list(scene_sweeps.SWEEPS[name].points) and set(counts.values()) == {5}
     assert len({(row["point"], row["seed"]) for row in rows}) == counts.total()
-    assert len(scenes.plot(name, rows[0])) == len(scenes.SWEEPS[name].panels)
+    assert len(scene_sweeps.plot(name, rows[0])) == len(scene_sweeps.SWEEPS[name].panels)
     plt.close("all")
 
 
 def test_the_log_holds_one_training_several_times():
     """The free world with the course's parts stands in four experiments."""
     base = {"usual": 0.25, "said": 1.0, "rivals": 0.0, "towers": "mean"}
-    found = [[row for row in scenes.rows(name) if row["point"] == point] for name, point in base.items()]
+    found = [[row for row in scene_sweeps.rows(name) if row["point"] == point] for name, point in base.items()]
     for same in zip(*found, strict=True):
         assert len({row["order"] for row in same}) == len({row["retrieval"] for row in same}) == 1

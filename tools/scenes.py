@@ -3,7 +3,7 @@
 import argparse
 
 from miniclip_utils.classroom.over_seeds import extend
-from miniclip_utils.classroom.scenes import LOG, SWEEPS
+from miniclip_utils.classroom.scene_sweeps import LOG, SWEEPS
 from miniclip_utils.cli import run_command
 
 
