@@ -113,10 +113,9 @@ def rival_probability(colors: int, shapes: int, batch_size: int) -> float:
 
 
 def some_captions() -> list[str]:
-    names = list(scenes.OBJECTS)
-    order = torch.randperm(len(names)).tolist()
-    wordings = ["left of", "right of", "and"]
-    return [f"a {names[order[k]]} {wordings[k % 3]} a {names[order[k + 12]]}" for k in range(12)]
+    every = scenes.scenes_by_words().flatten(0, 1)
+    chosen = every[torch.randperm(len(every))[:12]].tolist()
+    return [scenes.caption(scene, ("left of", "right of", "and")[k % 3]) for k, scene in enumerate(chosen)]
 
 
 def each_swapped(swap: Function, captions: list[str]) -> list[str]:
