@@ -218,8 +218,8 @@ def test_the_log_holds_each_point_with_the_same_seeds_and_has_a_plot(name):
 
 
 def test_the_log_holds_one_training_several_times():
-    """The free world with the course's parts stands in four experiments."""
-    base = {"usual": 0.25, "said": 1.0, "rivals": 0.0, "towers": "mean"}
+    """The free world with the course's parts stands in five experiments."""
+    base = {"usual": 0.25, "said": 1.0, "wording": 0.7, "rivals": 0.0, "towers": "mean"}
     found = [[row for row in scene_sweeps.rows(name) if row["point"] == point] for name, point in base.items()]
     for same in zip(*found, strict=True):
         assert len({row["order"] for row in same}) == len({row["retrieval"] for row in same}) == 1

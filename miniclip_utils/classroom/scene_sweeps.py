@@ -77,6 +77,11 @@ def said(point: float, seed: int = 0) -> dict[str, float]:
     return _row(World(said=point), seed, Parts())
 
 
+def wording(point: float, seed: int = 0) -> dict[str, float]:
+    """What if "left of" and "right of" are equally frequent?"""
+    return _row(World(left=point), seed, Parts())
+
+
 def rivals(point: float, seed: int = 0) -> dict[str, float]:
     """Does it matter whether scenes with the same words meet in a batch?"""
     return _row(World(rivals=point), seed, Parts())
@@ -234,6 +239,12 @@ SWEEPS = {
         {0.0: "0", 0.25: "25", 0.5: "50", 1.0: "100"},
         "captions that say who is where, in %",
         {PERCENT: {"retrieval": "retrieval among 64", "order": "objects swapped", "and_binding": "colours swapped, “and”"}},
+    ),
+    "wording": Sweep(
+        wording,
+        {0.5: "50", 0.7: "70"},
+        "captions that say “left of”; the others say “right of”; in %",
+        {PERCENT: {"retrieval": "retrieval among 64", "order": "objects swapped"}},
     ),
     "rivals": Sweep(
         rivals,

@@ -19,7 +19,6 @@ from ..tokenizer import WordTokenizer
 from .ladder import CLIP, CPU, BagOfWords
 
 STEPS, BATCH_SIZE = 300, 64
-SAY_LEFT = 0.7  # of the captions that say who is where; the others say "right of"
 
 COLORS = ("black", "green", "yellow", "blue", "red", "pink")
 SHAPES = ("circle", "square", "triangle", "cross", "star", "heart")
@@ -207,12 +206,14 @@ class World:
     Attributes:
         usual: fraction of the scenes that are usual, see `scenes_by_words`. At 1/4, the words say nothing of the scene.
         said: fraction of the captions that say who is where; the others say "and".
+        left: fraction of these that say "left of"; the others say "right of".
         rivals: fraction of a batch that consists of all four scenes with the same words.
         held_out: fraction of the 36 objects that are never shown, in sixths: as many of each colour and of each shape.
     """
 
     usual: float = 1 / 4
     said: float = 1.0
+    left: float = 0.7
     rivals: float = 0.0
     held_out: float = 0.0
 
@@ -241,7 +242,7 @@ class World:
         texts = []
         for scene, drawn, side in zip(scenes.tolist(), chance, first, strict=True):
             if drawn < self.said:
-                texts.append(caption(scene, "left of" if side < SAY_LEFT else "right of"))
+                texts.append(caption(scene, "left of" if side < self.left else "right of"))
             else:  # either object first
                 texts.append(caption(scene if side < 0.5 else scene[::-1], "and"))
         return texts
