@@ -260,7 +260,7 @@ SWEEPS = {
     ),
     "negatives": Sweep(
         negatives,
-        {name: name for name in SWAPS},
+        {"none": "none", "objects": "objects", "colors": "colours"},
         "captions swapped in training, 90% usual",
         {
             PERCENT: {
