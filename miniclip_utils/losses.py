@@ -27,6 +27,28 @@ def clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor
     return (image_to_text + text_to_image) / 2
 
 
+def hard_negative_loss(
+    image_features: Tensor, text_features: Tensor, negative_features: Tensor, logit_scale: Tensor
+) -> Tensor:
+    """`clip_loss` with texts that fit no image: further columns of its matrix (NegCLIP, Yuksekgonul et al. 2023).
+
+    Each image is compared with all N + M texts, each of the N texts with all images. The M others have no image.
+
+    Args:
+        image_features, text_features: (N, D), L2-normalised, row i of each from the same pair.
+        negative_features: (M, D), L2-normalised, of M ≥ 0 further texts.
+
+    Returns:
+        scalar; `clip_loss` if M is 0.
+    """
+    logits = logit_scale * image_features @ text_features.T  # (N, N)
+    negative_logits = logit_scale * image_features @ negative_features.T  # (N, M)
+    targets = torch.arange(len(logits), device=logits.device)
+    image_to_text = F.cross_entropy(torch.cat([logits, negative_logits], dim=1), targets)
+    text_to_image = F.cross_entropy(logits.T, targets)
+    return (image_to_text + text_to_image) / 2
+
+
 def chunked_clip_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, chunk_size: int = 256) -> Tensor:
     """`clip_loss` without the N×N matrix: the same value and gradients, a few rows of logits at a time.
 

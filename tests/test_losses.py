@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from miniclip_utils import losses
-from miniclip_utils.losses import chunked_clip_loss, clip_loss, loss_floor, multi_positive_loss, siglip_loss
+from miniclip_utils.losses import (
+    chunked_clip_loss,
+    clip_loss,
+    hard_negative_loss,
+    loss_floor,
+    multi_positive_loss,
+    siglip_loss,
+)
 
 N, D = 12, 5
 SCALE = torch.tensor(10.0, dtype=torch.float64)
@@ -47,6 +54,29 @@ def test_clip_loss_and_gradients_equal_open_clip():
     assert clip_loss(*ours, SCALE).item() == pytest.approx(expected.item(), rel=1e-12)
     for own, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(own.grad, other.grad)
+
+
+@pytest.mark.parametrize("m", [0, 3, N])
+def test_hard_negative_loss_by_its_definition(m):
+    image, text = features()
+    negative = F.normalize(torch.randn(m, D, dtype=torch.float64), dim=1)
+    wide = (SCALE * image @ torch.cat([text, negative]).T).numpy()
+    rows = -np.diag(wide[:, :N] - np.log(np.exp(wide).sum(axis=1, keepdims=True)))
+    columns = -np.diag(wide[:, :N] - np.log(np.exp(wide[:, :N]).sum(axis=0, keepdims=True)))
+    expected = (rows.mean() + columns.mean()) / 2
+    assert hard_negative_loss(image, text, negative, SCALE).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_hard_negative_loss_without_negatives_is_clip_loss():
+    image, text = features()
+    torch.testing.assert_close(hard_negative_loss(image, text, text[:0], SCALE), clip_loss(image, text, SCALE))
+
+
+def test_gradients_of_hard_negative_loss_equal_finite_differences():
+    image, text = (part.requires_grad_() for part in features(4))
+    negative = F.normalize(torch.randn(3, D, dtype=torch.float64), dim=1).requires_grad_()
+    scale = SCALE.clone().requires_grad_()
+    assert torch.autograd.gradcheck(hard_negative_loss, (image, text, negative, scale))
 
 
 def test_siglip_loss_equals_open_clip():

@@ -5,6 +5,7 @@ which makes 320 steps. So three experiments meet in one training: a quarter held
 compared, and a learned scale. Batches of another size have learning rates of their own, and so have those of 32 there.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from ..optimizers import learning_rate_factor, set_learning_rates
 from ..shapes import CLASS_NAMES, COLORS, SHAPES, SIZES, draw
 from . import over_seeds
 from .ladder import CPU
-from .style import IMAGE, TEXT
+from .style import IMAGE, MATCH, TEXT
 
 LOG = Path(__file__).parent / "logs" / "sweeps.jsonl"  # written by tools/sweeps.py
 RECIPE = Recipe(epochs=1, batch_size=32)
@@ -242,28 +243,37 @@ def rows(name: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (order.index(row["point"]), row["seed"]))
 
 
-def plot(name: str, yours: Mapping[str, Any] | None = None) -> Sequence[Axes]:
-    """A sweep from its log: mean ± standard deviation over the seeds, one panel or more.
+def draw_sweep(sweep: Sweep, found: Sequence[Mapping[str, Any]], yours: Mapping[str, Any] | None = None) -> Sequence[Axes]:
+    """A sweep from its rows: mean ± standard deviation over the seeds, one panel or more.
 
     Args:
-        name: one of `SWEEPS`.
+        found: its rows in the log.
         yours: what the reader's own run of one point returned, drawn as stars.
     """
-    sweep, found = SWEEPS[name], rows(name)
     order = list(sweep.points)
     figure, (axes,) = plt.subplots(1, len(sweep.panels), figsize=(6.5 * len(sweep.panels), 3.8), squeeze=False)
     for axis, (label, measures) in zip(axes, sweep.panels.items(), strict=True):
         factor = 100 if "%" in label else 1
-        for (key, words), color in zip(measures.items(), (IMAGE, TEXT), strict=True):
+        ends = []
+        for (key, words), color in zip(measures.items(), (IMAGE, TEXT, MATCH), strict=False):
             values = [[factor * row[key] for row in found if row["point"] == point] for point in order]
             means = [statistics.mean(of_point) for of_point in values]
             deviations = [statistics.stdev(of_point) if len(of_point) > 1 else 0 for of_point in values]
             axis.errorbar(range(len(order)), means, yerr=deviations, fmt="o-", color=color, capsize=3)
-            place = (len(order) - 1 + 0.1, means[-1])
-            axis.annotate(words, place, (6, 0), textcoords="offset points", color=color, va="center", fontsize=9)
+            ends.append((means[-1], words, color))
             if yours is not None:
                 axis.plot(order.index(yours["point"]), factor * yours[key], "*", color="black", markersize=10, zorder=3)
         axis.set(xticks=range(len(order)), xticklabels=sweep.points.values(), ylabel=label)
         axis.set(xlabel=f"{sweep.label}\n(mean ± standard deviation of {len({row['seed'] for row in found})} seeds)")
         axis.set_ylim(0, 100 * 1.04 if factor == 100 else None)
+        height = -math.inf
+        for end, words, color in sorted(ends, key=lambda end: end[0]):  # from below, so that no label covers another one
+            height = max(end, height + 0.065 * axis.get_ylim()[1])
+            place, style = (len(order) - 1, height), {"va": "center", "fontsize": 9, "annotation_clip": False}
+            axis.annotate(words, place, (14, 0), textcoords="offset points", color=color, **style)
     return axes
+
+
+def plot(name: str, yours: Mapping[str, Any] | None = None) -> Sequence[Axes]:
+    """One of `SWEEPS` from its log, see `draw_sweep`."""
+    return draw_sweep(SWEEPS[name], rows(name), yours)
