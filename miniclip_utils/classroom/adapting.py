@@ -244,11 +244,12 @@ def rows() -> list[dict[str, Any]]:
 
 
 def measured(way: str, shots: int, measure: str) -> tuple[float, float]:
-    """Mean and standard deviation over the seeds, from the log."""
+    """Mean and standard deviation over the seeds, from the log. A trial of the rate that was chosen is one of the seeds."""
+    rate = WAYS[way].rate if way in WAYS else None
     found = [
         row[measure]
         for row in rows()
-        if (row["way"], row["shots"]) == (way, shots) and not row.keys() & {"rate", "mixtures"}
+        if (row["way"], row["shots"], row.get("rate", rate)) == (way, shots, rate) and "mixtures" not in row
     ]
     return statistics.mean(found), statistics.stdev(found)
 
