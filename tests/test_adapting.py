@@ -161,3 +161,17 @@ def test_plots_and_table_show_what_the_log_says(written_log, capsys):
     stars = [line.get_xydata().tolist() for line in axis.lines if line.get_marker() == "*"]
     assert stars == [[[70, 40]]]
     plt.close("all")
+
+
+@pytest.mark.parametrize("way", adapting.ORDER)
+def test_the_log_holds_each_point_with_five_seeds(way):
+    rate = adapting.WAYS[way].rate if way in adapting.WAYS else None
+    found = [row for row in adapting.rows() if row["way"] == way and "mixtures" not in row and row.get("rate", rate) == rate]
+    counts = Counter((row["shots"], row["seed"]) for row in found)
+    assert counts == {(shots, seed): 1 for shots in adapting.SHOTS for seed in range(5)}
+
+
+def test_the_log_holds_the_mixtures_of_five_seeds():
+    assert [row["seed"] for row in adapting.rows() if "mixtures" in row] == list(range(5))
+    for mixtures in adapting.logged_mixtures():
+        assert tuple(row["share"] for row in mixtures) == adapting.SHARES
