@@ -31,7 +31,7 @@ INSTALL = """  # as in Colab
 SAY_WHAT_TO_DO = """
     raise SystemExit(
         "A lesson needs the package of its course: first run, in a cell of its own, "
-        '%pip install "PATH[real]", with the folder of the course, or its .zip file, as PATH.'
+        '%pip install "PATH[real]", with the folder of the course, or its .zip, as PATH.'
     )"""
 
 
