@@ -23,7 +23,8 @@ class LoRALinear(nn.Module):
         super().__init__()
         self.linear = linear.requires_grad_(False)
         self.scale = alpha / rank
-        self.A = nn.Parameter(torch.randn(rank, linear.in_features) * linear.in_features**-0.5)
+        scale_of_A = linear.in_features**-0.5
+        self.A = nn.Parameter(torch.randn(rank, linear.in_features) * scale_of_A)
         self.B = nn.Parameter(torch.zeros(linear.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +45,8 @@ def add_lora(model: nn.Module, rank: int, alpha: float = 8.0) -> list[nn.Paramet
     """
     model.requires_grad_(False)
     new: list[nn.Parameter] = []
-    for attention in [module for module in model.modules() if isinstance(module, MultiHeadAttention)]:
+    attentions = [m for m in model.modules() if isinstance(m, MultiHeadAttention)]
+    for attention in attentions:
         for name in ("qkv", "out"):
             layer = LoRALinear(getattr(attention, name), rank, alpha)
             setattr(attention, name, layer)
