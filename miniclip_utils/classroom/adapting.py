@@ -258,7 +258,7 @@ def plot() -> Sequence[Axes]:
     """Accuracy on the new and on the old classes against examples of each class, from the log."""
     figure, panels = plt.subplots(1, 2, figsize=(12, 4.4), sharey=True)
     for axis, measure in zip(panels, ("new_top1", "old_top1"), strict=True):
-        for way, color, line in zip(ORDER, (*PALETTE, "0.45"), ("-", "--") * 4, strict=False):
+        for way, color, line in zip(ORDER, (*PALETTE[:6], "black", "0.45"), ("-", "--") * 4, strict=False):
             means, deviations = zip(*(measured(way, shots, measure) for shots in SHOTS), strict=True)
             percent = [100 * mean for mean in means]
             axis.errorbar(SHOTS, percent, [100 * d for d in deviations], fmt=f"o{line}", color=color, capsize=3, label=way)
