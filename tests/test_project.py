@@ -18,7 +18,7 @@ CONDA_NAMES = {"torch": "pytorch"}  # where conda-forge calls a package otherwis
 # Each module imports only from the floors below its own.
 FLOORS = [
     {"errors", "shapes", "transformer", "gradient_cache"},
-    {"device", "prompts", "tokenizer", "distributed", "files", "cli", "image_files", "cifar10", "image_encoder"},
+    {"device", "prompts", "tokenizer", "distributed", "files", "cli", "image_files", "cifar10", "image_encoder", "lora"},
     {"losses", "text_encoder", "folders"},
     {"data", "model"},
     {"checkpoint", "optimizers", "explain"},

@@ -276,9 +276,9 @@ SWEEPS = {
         "captions swapped in training, 100% usual",
         {
             PERCENT: {
+                "retrieval_unusual": "retrieval, unusual",
                 "order_usual": "objects swapped, usual",
                 "order_unusual": "objects swapped, unusual",
-                "retrieval_unusual": "retrieval, unusual",
             }
         },
     ),
@@ -291,7 +291,7 @@ SWEEPS = {
     "counting": Sweep(
         counting,
         {0.0: "0", 0.2: "20", 1.0: "100"},
-        "captions that say how many, in %",
+        "captions of these shapes that say how many, in %",
         {PERCENT: {"seen_number": "shapes that were counted", "new_number": "the other shapes"}},
     ),
     "negation": Sweep(
