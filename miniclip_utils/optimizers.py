@@ -16,10 +16,11 @@ def make_optimizers(
     """AdamW, and Muon for the convolutions if the image tower is a ResNet.
 
     AdamW's weight decay pulls only matrices towards zero: gains, biases and the logit scale (`ndim` < 2) are left
-    alone (paper §2.5).
+    alone (paper §2.5). Frozen parameters, those without `requires_grad`, are left out.
     """
     tower = model.image_encoder
-    convolutions = [p for p in tower.stages.parameters() if p.ndim == 4] if isinstance(tower, ResNet) else []
+    stages = tower.stages.parameters() if isinstance(tower, ResNet) else []
+    convolutions = [p for p in stages if p.requires_grad and p.ndim == 4]
     others = [p for p in model.parameters() if p.requires_grad and p not in set(convolutions)]
     groups = [
         {"params": [p for p in others if p.ndim >= 2], "weight_decay": weight_decay},

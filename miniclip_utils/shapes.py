@@ -9,6 +9,8 @@ Of the 64 colour–shape pairs, 16 never appear in training: a model that names 
 """
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -75,7 +77,28 @@ def moon(x: Tensor, y: Tensor) -> Tensor:
 # Each takes points in units of the shape's radius, x to the right and y downwards.
 SHAPES = {shape.__name__: shape for shape in (circle, ring, square, triangle, cross, star, heart, moon)}
 
-CLASS_NAMES = tuple(f"{size} {color} {shape}" for size in SIZES for color in COLORS for shape in SHAPES)
+
+@dataclass(frozen=True)
+class Style:
+    """What can be drawn: a class for each size, colour and shape, the last of them counted fastest.
+
+    Attributes:
+        sizes, colors, shapes: as `SIZES`, `COLORS` and `SHAPES`.
+        line: draw only the outline, this wide, in units of the shape's radius; None: fill it.
+    """
+
+    sizes: Mapping[str, tuple[float, float]]
+    colors: Mapping[str, tuple[int, int, int]]
+    shapes: Mapping[str, Callable[[Tensor, Tensor], Tensor]]
+    line: float | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(f"{size} {color} {shape}" for size in self.sizes for color in self.colors for shape in self.shapes)
+
+
+STYLE = Style(SIZES, COLORS, SHAPES)
+CLASS_NAMES = STYLE.class_names
 
 
 def is_held_out(label: Tensor) -> Tensor:
@@ -99,10 +122,14 @@ def make_shapes(split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.cat([draw(part, generator) for part in labels.split(100)]), labels
 
 
-def draw(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Draws a scene, uint8 (3, 32, 32), for each label (N,): random place, size, rotation, colours and noise."""
+def draw(labels: Tensor, generator: torch.Generator, style: Style = STYLE) -> Tensor:
+    """Draws a scene, uint8 (3, 32, 32), for each label (N,): random place, size, rotation, colours and noise.
+
+    Args:
+        style: gives the labels their meaning, by default that of `CLASS_NAMES`.
+    """
     corner = torch.zeros(len(labels), 1, 1, 1, dtype=torch.float64)
-    return _paint(labels[:, None], corner, corner, IMAGE_SIZE, IMAGE_SIZE, generator)[0]
+    return _paint(labels[:, None], corner, corner, IMAGE_SIZE, IMAGE_SIZE, generator, style)[0]
 
 
 def draw_scenes(
@@ -136,7 +163,13 @@ def draw_scenes(
 
 
 def _paint(
-    labels: Tensor, left: Tensor, top: Tensor, cell: int, image_size: int, generator: torch.Generator
+    labels: Tensor,
+    left: Tensor,
+    top: Tensor,
+    cell: int,
+    image_size: int,
+    generator: torch.Generator,
+    style: Style = STYLE,
 ) -> tuple[Tensor, Tensor]:
     """Objects (N, K), each somewhere in its cell, whose corner is at left, top (N, K, 1, 1) → images and masks."""
 
@@ -144,9 +177,9 @@ def _paint(
         return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
     n, k = labels.shape
-    size, color, shape = torch.unravel_index(labels, (len(SIZES), len(COLORS), len(SHAPES)))  # (N, K) each
+    size, color, shape = torch.unravel_index(labels, (len(style.sizes), len(style.colors), len(style.shapes)))  # (N, K) each
 
-    smallest, largest = torch.tensor(list(SIZES.values()), dtype=torch.float64)[size, :, None, None].unbind(2)
+    smallest, largest = torch.tensor(list(style.sizes.values()), dtype=torch.float64)[size, :, None, None].unbind(2)
     radius = uniform(smallest, largest, n, k, 1, 1)
     room = cell / 2 - radius  # so that the shape stays within its cell
     center_x, center_y = (corner + cell / 2 + uniform(-room, room, n, k, 1, 1) for corner in (left, top))
@@ -158,12 +191,14 @@ def _paint(
     x, y = turn.cos() * across + turn.sin() * down, turn.cos() * down - turn.sin() * across  # (N, K, H, W)
 
     distance = torch.empty_like(x)
-    for index, sdf in enumerate(SHAPES.values()):
+    for index, sdf in enumerate(style.shapes.values()):
         of_shape = shape == index
         distance[of_shape] = sdf(x[of_shape], y[of_shape])
+    if style.line is not None:
+        distance = distance.abs() - style.line / 2
     coverage = (0.5 - distance * radius).clamp(0, 1)
 
-    palette = torch.tensor(list(COLORS.values()), dtype=torch.float64)[:, :, None, None] / 255
+    palette = torch.tensor(list(style.colors.values()), dtype=torch.float64)[:, :, None, None] / 255
     inks = palette[color] + uniform(-0.06, 0.06, n, k, 3, 1, 1)
     scene = uniform(0.72, 0.95, n, 1, 1, 1) + uniform(-0.05, 0.05, n, 3, 1, 1)  # the paper
     noise = uniform(-0.05, 0.05, n, 3, image_size, image_size)

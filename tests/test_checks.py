@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from miniclip_utils.classroom import checks
-from miniclip_utils.classroom.checks import Check, difference, examined, exercise, solved
+from miniclip_utils.classroom.checks import CHANGED, Check, difference, examined, exercise, solved
 
 from .test_lessons import CALL, EXERCISES, cells_of, check_calls, run_exercise
 
@@ -139,6 +139,41 @@ def my_few_of_each(labels, k):
         chosen.extend(places[:k].tolist())
     return torch.tensor(chosen)
 """,
+    "✗ fit_score: whether a label fits hardly shows in yours": """
+def my_fit_score(similarity):
+    return similarity.norm(dim=1)
+""",
+    "✗ recall_at_k: the answer is right, but it changes its arguments": """
+def my_recall_at_k(similarity, query_labels, candidate_labels, k):
+    found = torch.zeros(len(query_labels), dtype=torch.bool)
+    for _ in range(min(k, similarity.shape[1])):
+        best = similarity.argmax(dim=1)
+        found |= candidate_labels[best] == query_labels
+        similarity[torch.arange(len(best)), best] = -math.inf
+    return found.float().mean().item()
+""",
+    "✗ chunked_logsumexps: the whole matrix exists at once": """
+def my_chunked_logsumexps(scaled, text_features, chunk_size):
+    chunks = [part @ text_features.T for part in scaled.split(chunk_size)]
+    rows = torch.cat([chunk.logsumexp(dim=1) for chunk in chunks])
+    return rows, torch.stack([chunk.logsumexp(dim=0) for chunk in chunks]).logsumexp(dim=0)
+""",
+    "✗ sharded_clip_loss: your code raised NameError: two other processes run this function, and have no `one_way`": """
+def one_way(own, other, scale):
+    targets = rank() * len(own) + torch.arange(len(own))
+    return F.cross_entropy(scale * own @ gather(other).T, targets)
+
+
+def my_sharded_clip_loss(image_features, text_features, logit_scale):
+    there = one_way(image_features, text_features, logit_scale)
+    return (there + one_way(text_features, image_features, logit_scale)) / 2
+""",
+    "✗ sharded_clip_loss: your code raised RuntimeError: not every process calls `gather` as often as the others": """
+def my_sharded_clip_loss(image_features, text_features, logit_scale):
+    targets = rank() * len(image_features) + torch.arange(len(image_features))
+    texts = gather(text_features) if rank() else text_features
+    return F.cross_entropy(logit_scale * image_features @ texts.T, targets)
+""",
 }
 
 
@@ -245,6 +280,16 @@ def test_an_answer_cannot_change_what_it_is_compared_with():
 
     assert double.verdict(lambda x: x.zero_()).startswith("✗ double: one number is 0")
     assert double.verdict(lambda x: x.mul_(2)) == "✓ double: right"
+
+
+def test_an_answer_that_changes_its_arguments_can_be_refused():
+    @exercise(inputs=lambda: (torch.randn(3),), mistakes={}, keeps_arguments=True)
+    def double(x):
+        return 2 * x
+
+    assert double.verdict(lambda x: x.zero_()).startswith("✗ double: one number is 0")
+    assert double.verdict(lambda x: x.mul_(2)) == f"✗ double: {CHANGED}"
+    assert double.verdict(lambda x: x.clone().mul_(2)) == "✓ double: right"
 
 
 def test_random_numbers_go_on_as_if_there_were_no_check():

@@ -102,6 +102,7 @@ def train_on(few: ImageTextDataset, like: Run, warm: bool, steps: int = 120, see
     grouped = few.labels.argsort(stable=True).view(classes, -1)  # (classes, k)
     chosen = grouped[:, torch.arange(64) % grouped.shape[1]].flatten()  # 64 of each class, repeated
     pairs = replace(few, images=few.images[chosen], labels=few.labels[chosen])
+    # 64 of each class are 2 · classes batches of 32.
     recipe = Recipe(max(1, steps // (2 * classes)), batch_size=32, shift=3)
     config = new_config("my pictures", "small", seed, recipe, pairs)
     config = replace(config, model=like.config.model)

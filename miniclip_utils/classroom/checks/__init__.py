@@ -22,6 +22,7 @@ from torch import Tensor
 
 Function = Callable[..., Any]
 Arguments = tuple[Any, ...]  # of one call
+CHANGED = "the answer is right, but it changes its arguments, which other cells use: work on a copy"
 SEEDS = (0, 1)  # the same inputs for every try, and two sets of them, so that no fixed answer is right
 
 
@@ -79,6 +80,7 @@ def exercise(
     package: Function | None = None,
     outcome: Function = lambda function, *arguments: function(*arguments),
     tolerance: float = 1e-4,
+    keeps_arguments: bool = False,
 ) -> Callable[[Function], Check]:
     """Makes a check of the right function.
 
@@ -93,6 +95,7 @@ def exercise(
         outcome: what is compared, of a function and the arguments of one call; default: what the call returns.
             Tensors, numbers, strings, and lists, tuples or dicts of them.
         tolerance: absolute and relative difference of numbers that still counts as equal.
+        keeps_arguments: whether an answer that changes its arguments is refused, since the lesson uses them again.
     """
 
     def declare(right: Function) -> Check:
@@ -103,21 +106,27 @@ def exercise(
             return None
 
         def judge(answer: Function, calls: list[Arguments]) -> str | None:
+            changed = []
+
             def outcome_of(function: Function, arguments: Arguments) -> Any:
+                given = copy.deepcopy(arguments)  # a copy: a call may change its arguments
                 try:
-                    return outcome(function, *copy.deepcopy(arguments))  # a copy: a call may change its arguments
+                    return outcome(function, *given)
                 except NotSolved:
                     raise
                 except Exception as error:
                     return error
+                finally:
+                    changed.append(keeps_arguments and difference(given, arguments) is not None)
 
             got = [outcome_of(answer, arguments) for arguments in calls]
+            is_changed = any(changed)
             if any(value is None or value is ... for value in got):
                 raise NotSolved
             expected = [outcome(right, *copy.deepcopy(arguments)) for arguments in calls]
             differences = [difference(one, other, tolerance) for one, other in zip(got, expected, strict=True)]
             if not any(differences):
-                return None
+                return CHANGED if is_changed else None
             for message, mistake in mistakes.items():
                 made = (outcome_of(mistake, arguments) for arguments in calls)
                 if all(difference(one, other, tolerance) is None for one, other in zip(got, made, strict=True)):

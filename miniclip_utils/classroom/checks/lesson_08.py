@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 from ... import evaluate
 from ...data import ImageTextDataset, normalize
 from ...tokenizer import WordTokenizer
-from . import Function, examined, exercise, solved
+from . import CHANGED, Function, examined, exercise, solved
 
 NAMES = ("cat", "dog", "ship", "moon", "tree")
-TEMPLATES = ("a photo of a {}.", "the {}, here", "{} and {}")
+TEMPLATES = ("a photo of a {}.", "the {}, here", "{} and more")
 
 
 class Towers(nn.Module):
@@ -68,8 +69,7 @@ def accuracy_by(
         texts = texts / texts.norm(dim=1, keepdim=True)
         if not norm:
             texts = texts * torch.arange(1, 6)[:, None]
-        found = answers(pictures @ texts.T)
-        return outcome(found[: len(dataset.labels)] == dataset.labels[: len(found)])
+        return outcome(answers(pictures @ texts.T) == dataset.labels)
 
     return answer
 
@@ -90,6 +90,9 @@ def accuracy_by(
         ),
         "you took the best picture of each class: the best class of each picture is along dim=1": accuracy_by(
             answers=lambda cosines: cosines.argmax(dim=0)
+        ),
+        "no picture is right: argmax needs dim=1, or there is one index for the whole matrix": accuracy_by(
+            answers=lambda cosines: cosines.argmax()
         ),
         "it takes the least similar class: argmax, not argmin": accuracy_by(answers=lambda cosines: cosines.argmin(dim=1)),
         "this is the fraction of errors: return that of correct answers": accuracy_by(
@@ -151,7 +154,9 @@ def choose(score: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Function:
         "it is transposed: pictures are rows, classes are columns": lambda i, c, t: softmax(t.exp() * cosines(i, c)).T,
         "the softmax is missing: these are the logits": lambda i, c, t: t.exp() * cosines(i, c),
         "these are bare cosines: scale them, then take the softmax over the classes": lambda i, c, t: cosines(i, c),
+        "these are logarithms: softmax instead of log_softmax": lambda i, c, t: softmax(t.exp() * cosines(i, c)).log(),
     },
+    keeps_arguments=True,
 )
 def probabilities(images: Tensor, texts: Tensor, t: Tensor) -> Tensor:
     return softmax(math.exp(t) * cosines(images, texts))
@@ -250,6 +255,13 @@ def normal(one: Tensor, other: Tensor) -> float:
     return math.erfc(abs(b - c) / math.sqrt(2 * (b + c))) if b + c else 1.0
 
 
+def of_tensors(one: Tensor, other: Tensor) -> float:
+    """Right, but b and c are tensors still, so that 2 ** (b + c) leaves a 64-bit number."""
+    b, c = (one & ~other).sum(), (other & ~one).sum()
+    ways: Any = sum(math.comb(int(b + c), k) for k in range(int(min(b, c)) + 1))
+    return min(1.0, float(2 * ways / 2 ** (b + c)))
+
+
 def doubled(one: Tensor, other: Tensor) -> float:
     return 2 * tosses(lambda k, b, c: k <= min(b, c))(one, other)
 
@@ -279,6 +291,7 @@ def unpaired(one: Tensor, other: Tensor) -> float:
         "this is the normal approximation: with few tosses, count": normal,
         "errors that both make are counted: only pictures on which they disagree are tosses": unpaired,
         "this is the split: return the probability": split,
+        "b and c are tensors, whose numbers have 64 bits, too few for 2 ** 95: take .item()": of_tensors,
     },
 )
 def sign_test(one: Tensor, other: Tensor) -> float:
@@ -286,10 +299,12 @@ def sign_test(one: Tensor, other: Tensor) -> float:
 
 
 def draw_cosines() -> tuple[Tensor, Tensor]:
-    """Cosines with 24 labels of 120 pictures that fit one, and of 120 that fit none, mixed; and which ones fit."""
-    rows = 0.25 * torch.randn(240, 24) - 0.1
+    """Cosines with 24 labels of 240 pictures, about half of which fit one, and the others none; and which ones fit.
+
+    As in the lesson they go down to nearly −1, so that a length or a spread of the cosines says little.
+    """
+    rows = (0.5 * torch.randn(240, 24) - 0.1).clamp(-0.95, 0.6)
     fits = torch.rand(240) < 0.5
-    rows = rows.clamp(-0.8, 0.6)
     own = torch.randint(24, (240,))
     rows[torch.arange(240)[fits], own[fits]] = 0.85 + 0.1 * torch.rand(int(fits.sum()))
     return rows, fits
@@ -311,12 +326,18 @@ def beats(scores: Tensor, fits: Tensor) -> float:
         "the score is low where a label fits: turn its sign round": lambda rows: -rows.amax(dim=1),
         "a picture's score changes with the other pictures of the batch": lambda rows: rows.softmax(dim=0).amax(dim=1),
         "all labels count equally in yours, and one that fits hardly shows": lambda rows: rows.mean(dim=1),
+        "whether a label fits hardly shows in yours": lambda rows: rows.norm(dim=1),
+        "of one picture alone, the score has shape (), and should have shape (1,)": (
+            lambda rows: -rows.topk(2, dim=1).values.diff(dim=1).squeeze()
+        ),
+        CHANGED: lambda rows: rows.clamp_(min=0).amax(dim=1),
         "the score is the same for all pictures: probabilities always add up to 1": lambda rows: 0 * rows.sum(dim=1) + 1,
     },
 )
 def fit_score(answer: Function) -> str | None:
     rows, fits = draw_cosines()
-    scores = solved(answer(rows.clone()))
+    given = rows.clone()
+    scores = solved(answer(given))
     if not isinstance(scores, Tensor) and hasattr(scores, "indices"):
         return "these are values and indices, both: choose with .values"
     if isinstance(scores, Tensor) and scores.shape == (24,):
@@ -332,11 +353,15 @@ def fit_score(answer: Function) -> str | None:
     if scores.std() < 1e-5:
         return "the score is the same for all pictures: probabilities always add up to 1"
     alone = solved(answer(rows[:1].clone()))
+    if alone.shape == ():
+        return "of one picture alone, the score has shape (), and should have shape (1,): name the dimension, dim=1"
     if alone.shape != (1,) or not torch.allclose(alone.detach().double(), scores[:1], rtol=1e-3, atol=1e-5):
         return "a picture's score changes with the other pictures of the batch: use its own row alone"
     reached = beats(scores, fits)
     if reached < 0.3:
         return "the score is low where a label fits: turn its sign round"
     if reached < 0.8:
-        return f"all labels count equally in yours, and one that fits hardly shows: its AUROC here is {reached:.2f}"
-    return None
+        equally = abs(torch.corrcoef(torch.stack([scores, rows.double().mean(dim=1)]))[0, 1]) > 0.9999
+        why = "all labels count equally in yours, and one that fits" if equally else "whether a label fits"
+        return f"{why} hardly shows{'' if equally else ' in yours'}: its AUROC here is {reached:.2f}"
+    return None if torch.equal(given, rows) else CHANGED

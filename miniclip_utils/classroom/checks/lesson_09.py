@@ -43,7 +43,7 @@ def without_limit(similarity: Tensor, queries: Tensor, candidates: Tensor, k: in
 
 @exercise(
     inputs=lambda: {
-        "": (torch.randn(97, 97), torch.randint(8, (97,)), torch.randint(8, (97,)), 4),
+        "": (torch.randn(97, 97), torch.randint(3, (97,)), torch.randint(3, (97,)), 2),
         "with 3 candidates and k = 5": (torch.randn(9, 3), torch.randint(4, (9,)), torch.tensor([0, 1, 1]), 5),
     },
     package=package_recall_at_k,
@@ -63,7 +63,9 @@ def without_limit(similarity: Tensor, queries: Tensor, candidates: Tensor, k: in
         "this is the number of queries with a hit: return their fraction": lambda s, q, c, k: len(s) * found(s, q, c, k),
         "these are the single queries: return the fraction with a hit": lambda s, q, c, k: hits(s, q, c)[:, :k].any(1),
         "topk asks for more candidates than there are: take the smaller of k and their number": without_limit,
+        "no query has a hit in yours: compare the labels of the nearest with the query's, not cosines": lambda *_: 0.0,
     },
+    keeps_arguments=True,
 )
 def recall_at_k(similarity: Tensor, query_labels: Tensor, candidate_labels: Tensor, k: int) -> float:
     return found(similarity, query_labels, candidate_labels, k)
@@ -82,6 +84,16 @@ def draw_model() -> list[tuple[MiniCLIP, Tensor, Tensor]]:
     return [(model, images, F.normalize(torch.randn(n, 12), dim=1)) for n in (3, 1)]
 
 
+def without_gradient(function: Function, *arguments: object) -> object:
+    result = function(*arguments)
+    tied = isinstance(result, Tensor) and result.requires_grad
+    return WITH_GRADIENT if tied else result
+
+
+WITH_GRADIENT = "it carries a gradient, and cannot be drawn: keep the line @torch.no_grad()"
+
+
+@torch.no_grad()
 def features(model: MiniCLIP, pixels: Tensor, project: bool = True, rectify: bool = True) -> Tensor:
     """The feature of each position, in evaluation mode: (N, h, w, D)."""
     tower: Any = model.eval().image_encoder
@@ -112,6 +124,7 @@ def of_the_mean(model: MiniCLIP, images: Tensor, texts: Tensor) -> Tensor:
     return F.cosine_similarity(features(model, normalize(images)).mean(dim=(1, 2)), texts)
 
 
+@torch.no_grad()
 def in_training(model: MiniCLIP, images: Tensor, texts: Tensor) -> Tensor:
     tower: Any = model.train().image_encoder
     stem = tower.stem(normalize(images)).relu()
@@ -121,7 +134,7 @@ def in_training(model: MiniCLIP, images: Tensor, texts: Tensor) -> Tensor:
 
 @exercise(
     inputs=draw_model,
-    outcome=torch.no_grad()(lambda function, *arguments: function(*arguments)),
+    outcome=without_gradient,
     package=package_similarity_map,
     mistakes={
         "the projection is missing: these are cosines of the tower's own features": (
@@ -146,6 +159,7 @@ def in_training(model: MiniCLIP, images: Tensor, texts: Tensor) -> Tensor:
             lambda model, images, texts: upsample(own_features(model, images, texts), (32, 48))
         ),
         "BatchNorm is in training mode: compute inside `with evaluating(model):`": in_training,
+        WITH_GRADIENT: lambda model, images, texts: own_features(model, images, texts).requires_grad_(),
     },
 )
 def similarity_map(model: MiniCLIP, images: Tensor, text_features: Tensor) -> Tensor:

@@ -1,8 +1,13 @@
 """Checks of lesson 10: chunked logsumexps, the gradient cache, checkpointed bytes, a process's own rows, GPU-days."""
 
+import builtins
+import dis
+import math
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any
 from unittest.mock import patch
 
@@ -15,50 +20,73 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ... import distributed, gradient_cache, losses
 from . import Function, NotSolved, exercise, solved
 
-N, CHUNK = 22, 4  # pairs and rows of a chunk; the last chunk has two rows
+N, CHUNK = 46, 4  # pairs and rows of a chunk; the last chunk has two rows
 
 
-class LargestTensor(TorchDispatchMode):
-    """Keeps the size of the largest tensor that is made."""
+class HeldChunks(TorchDispatchMode):
+    """Keeps how many numbers the tensors of at least a chunk's size have that exist at one moment, at most."""
 
-    numbers = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[int, int] = {}
+        self.most = 0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.numbers = max(self.numbers, result.numel())
+        if isinstance(result, Tensor) and result.numel() >= CHUNK * N:
+            self.held[id(result)] = result.numel()
+            weakref.finalize(result, self.held.pop, id(result), None).atexit = False
+            self.most = max(self.most, sum(self.held.values()))
         return result
 
 
 def logsumexps(function: Function, scaled: Tensor, text_features: Tensor, chunk_size: int) -> dict[str, Any]:
-    """What an answer returns, and whether it made a tensor as large as the matrix."""
-    with LargestTensor() as largest:
+    """What an answer returns, whether it ever held the matrix, whole or in chunks, and whether it rounded float64."""
+    with HeldChunks() as chunks:
         pair = solved(function(scaled, text_features, chunk_size))
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError("return two tensors, rows and columns")
     found = {"rows": solved(pair[0]), "columns": solved(pair[1])}
-    return found | {"largest tensor": "the whole matrix" if largest.numbers >= N * N else "less than the matrix"}
+    exact = all(getattr(numbers, "dtype", None) in (scaled.dtype, torch.float64) for numbers in found.values())
+    found |= {"held at one moment": "the whole matrix" if chunks.most > 0.8 * N * N else "less than the matrix"}
+    return found | {"precision": "that of the inputs" if exact else "less than that of the inputs"}
 
 
 def draw_scaled() -> dict[str, tuple[Tensor, Tensor, int]]:
-    """Logits between −5 and 5, and between −140 and 140."""
+    """Logits between −5 and 5, between −140 and 140 with one text far from all images, and in float64."""
     image, text = F.normalize(torch.randn(2, N, 6), dim=-1)
-    near = F.normalize(text + 0.1 * image, dim=-1)
-    return {"": (5 * image, text, CHUNK), "at a large scale": (140 * near, text, CHUNK)}
+    near = F.normalize(torch.eye(6)[0] + 0.2 * image, dim=-1)
+    far = torch.cat([near[:-1], -torch.eye(6)[:1]])
+    in_float64 = (5 * image.double(), text.double(), CHUNK)
+    return {"": (5 * image, text, CHUNK), "at a large scale": (140 * near, far, CHUNK), "in float64": in_float64}
 
 
-def with_columns(join: Callable[[list[Tensor]], Tensor]) -> Function:
-    """Right rows, and columns joined from the chunks of logits."""
+def with_columns(join: Callable[[Iterator[Tensor]], Tensor]) -> Function:
+    """Right rows, and columns joined from the chunks of logits, of which one exists at a time."""
 
     def chunked(scaled: Tensor, text: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        chunks = [part @ text.T for part in scaled.split(size)]
-        return torch.cat([chunk.logsumexp(dim=1) for chunk in chunks]), join(chunks)
+        rows = torch.cat([(part @ text.T).logsumexp(dim=1) for part in scaled.split(size)])
+        return rows, join(part @ text.T for part in scaled.split(size))
 
     return chunked
 
 
-def each(chunks: list[Tensor]) -> Tensor:
+def each(chunks: Iterable[Tensor]) -> Tensor:
     return torch.stack([chunk.logsumexp(dim=0) for chunk in chunks])
+
+
+def below_the_largest(parts: Tensor) -> Tensor:
+    return (parts - parts.amax(dim=0)).logsumexp(dim=0)
+
+
+def below_the_first(chunks: Iterator[Tensor]) -> Tensor:
+    """One number for all columns, the first chunk's largest logit, is taken out, and comes back."""
+    first = next(chunks)
+    largest = first.amax()
+    total = (first - largest).exp().sum(dim=0)
+    for chunk in chunks:
+        total += (chunk - largest).exp().sum(dim=0)
+    return total.log() + largest
 
 
 def whole(scaled: Tensor, text: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -66,7 +94,12 @@ def whole(scaled: Tensor, text: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return logits.logsumexp(dim=1), logits.logsumexp(dim=0)
 
 
-joined = with_columns(lambda chunks: each(chunks).double().exp().sum(dim=0).log().float())
+joined = with_columns(lambda chunks: each(chunks).logsumexp(dim=0))
+
+
+def rounded(scaled: Tensor, text: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    rows, columns = joined(scaled, text, size)
+    return rows.float(), columns.float()
 
 
 @exercise(
@@ -77,10 +110,10 @@ joined = with_columns(lambda chunks: each(chunks).double().exp().sum(dim=0).log(
             with_columns(lambda chunks: each(chunks).exp().sum(dim=0).log())
         ),
         "the logits are clamped, and the loss is another one: all of them must count as they are": (
-            with_columns(lambda chunks: each([chunk.clamp(max=80) for chunk in chunks]).logsumexp(dim=0))
+            with_columns(lambda chunks: each(chunk.clamp(max=80) for chunk in chunks).exp().sum(dim=0).log())
         ),
         "a number taken out of the exponent must come back after the logarithm": (
-            with_columns(lambda chunks: (each(chunks) - each(chunks).amax(dim=0)).logsumexp(dim=0))
+            with_columns(lambda chunks: below_the_largest(each(chunks)))
         ),
         "this is the largest part: near, but the other chunks count too": (
             with_columns(lambda chunks: each(chunks).amax(dim=0))
@@ -97,7 +130,11 @@ joined = with_columns(lambda chunks: each(chunks).double().exp().sum(dim=0).log(
             )
         ),
         "rows and columns are exchanged": lambda scaled, text, size: joined(scaled, text, size)[::-1],
-        "the whole matrix exists at once: take a few rows of it at a time": whole,
+        "one number is taken out of all columns, and one far below it becomes ln 0: each needs its own": (
+            with_columns(below_the_first)
+        ),
+        "the whole matrix exists at once: take a few rows of it at a time, and keep none": whole,
+        "the results are float32, whatever the inputs are: give what you make the dtype of `scaled`": rounded,
     },
     package=losses._chunked_logsumexps,
 )
@@ -149,6 +186,9 @@ class _Token:
     __del__ = release
 
 
+NOTHING = math.nan  # in place of a loss that is not returned
+
+
 def left_behind(function: Function, images: Tensor, tokens: Tensor, chunk_size: int) -> dict[str, Any]:
     """The loss, all gradients, and whether more than a chunk's activations were held."""
     torch.manual_seed(3)
@@ -164,9 +204,13 @@ def left_behind(function: Function, images: Tensor, tokens: Tensor, chunk_size: 
     value = None if value is ... else value
     if value is None and not image_encoder.calls and not text_encoder.calls:
         raise NotSolved
-    found: dict[str, Any] = {"loss": "nothing" if value is None else float(value)}
+    if value is None:
+        return {"loss": NOTHING}
+    tied = isinstance(value, Tensor) and value.requires_grad
+    found: dict[str, Any] = {"loss": float(value.detach() if tied else value)}
     for name, parameter in named.items():
-        found[f"gradient of {name}"] = "none" if parameter.grad is None else parameter.grad.clone()
+        found[f"gradient of {name}"] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+    found["what is returned"] = "the loss with its graph" if tied else "the loss"
     most = max(image_encoder.most, text_encoder.most)
     return found | {"activations at one moment": "one chunk" if most <= chunk_size else "more than one chunk"}
 
@@ -194,6 +238,10 @@ def second_pass(
         return value.detach()
 
     return cached
+
+
+def with_graph(*arguments: Any) -> Tensor:
+    return second_pass()(*arguments).requires_grad_()
 
 
 def accumulated(ei: Function, et: Function, images: Tensor, tokens: Tensor, loss: Function, size: int) -> float:
@@ -254,6 +302,8 @@ def loss_for_each_chunk(ei: Function, et: Function, images: Tensor, tokens: Tens
         "each chunk has a loss of its own: its pairs must meet those of all chunks": accumulated,
         "the whole batch passes the encoders at once: the gradients are right, but all activations are held": at_once,
         "the loss is not returned": lambda *arguments: second_pass()(*arguments) and None,
+        "no encoder gets a gradient: each needs a second pass": second_pass(sides=slice(0)),
+        "the loss that is returned still holds its graph: return it without gradient": with_graph,
         "the text encoder gets no gradient: it needs a second pass, too": second_pass(sides=slice(1)),
         "the image encoder gets no gradient: it needs a second pass, too": second_pass(sides=slice(1, 2)),
         "the scale, which `loss` holds, gets no gradient: go backward from the loss itself": without_the_scale,
@@ -302,7 +352,7 @@ class Processes:
 
     def __init__(self, size: int):
         self.size, self.local = size, threading.local()
-        self.barrier = threading.Barrier(size, timeout=10)
+        self.barrier = threading.Barrier(size, timeout=4)
         self.sent: list[Any] = [None] * size
 
     def exchange(self, tensor: Tensor) -> list[Tensor]:
@@ -355,12 +405,31 @@ class Processes:
             for thread in threads:
                 thread.join()
         if errors:
-            raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
+            waited = RuntimeError("not every process calls `gather` as often as the others, which wait for it forever")
+            raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), waited)
         return results
+
+
+IN_THE_SCRIPT = {"gather", "rank", "world_size", "torch", "F", "nn", "Tensor"}  # what lesson 10's script gives a loss
+
+
+def global_names(code: CodeType) -> Iterator[str]:
+    """The names that a function takes from outside, those of the functions inside it included."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL":
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from global_names(constant)
 
 
 def in_three_processes(function: Function, images: Tensor, texts: Tensor, scale: float) -> dict[str, Tensor]:
     """The loss of each process, and the gradients after their average over the processes."""
+    code = getattr(function, "__code__", None)
+    if code and not (function.__module__ or "").startswith("miniclip_utils"):  # a reader's: its source alone is sent
+        missing = [n for n in global_names(code) if n not in IN_THE_SCRIPT and not hasattr(builtins, n)]
+        if missing:
+            raise NameError(f"two other processes run this function, and have no `{missing[0]}`: put it inside")
     processes = Processes(3)
 
     def work(rank: int) -> tuple[Any, ...]:

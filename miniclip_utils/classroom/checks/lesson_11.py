@@ -63,9 +63,20 @@ def read(tensors: dict[str, Tensor]) -> ModelConfig:
     )
 
 
+WITH_FRACTIONS = "a size is a float, such as 6.0, and no tensor has such a shape: divide by //"
+
+
+def sizes(function: Function, tensors: dict[str, Tensor]) -> dict[str, Any] | str:
+    found = solved(function(tensors))
+    if not isinstance(found, ModelConfig):
+        raise TypeError(f"return a ModelConfig: this is of type {type(found).__name__}")
+    found = asdict(found)
+    return WITH_FRACTIONS if any(isinstance(size, float) for size in found.values()) else found
+
+
 @exercise(
     inputs=draw_weights,
-    outcome=lambda function, tensors: asdict(solved(function(tensors))),
+    outcome=sizes,
     package=package_config_of,
     mistakes={
         "image_size counts patches: it is in pixels, so multiply by the patch size": changed(
@@ -96,6 +107,7 @@ def read(tensors: dict[str, Tensor]) -> ModelConfig:
         "text_num_heads is the image tower's: a head has 64 dimensions in both": changed(
             text_num_heads=lambda t: len(t["visual.class_embedding"]) // 64
         ),
+        WITH_FRACTIONS: changed(vit_num_heads=lambda t: len(t["visual.class_embedding"]) / 64),
         "image_tower is still 'resnet', ModelConfig's default": changed(image_tower=lambda t: "resnet"),
         "quick_gelu is still False, ModelConfig's default": changed(quick_gelu=lambda t: False),
         "text_eos is still None, ModelConfig's default: that is a tower with [CLS]": changed(text_eos=lambda t: None),
@@ -272,6 +284,7 @@ def accuracy_law(compute: Tensor, error: Tensor, new_compute: float) -> float:
         "the law was fitted to the accuracy: it holds for the error": accuracy_law,
         "this is the accuracy: return the error": lambda c, e, n: 1 - fitted(torch.log, torch.log, torch.exp)(c, e, n),
     },
+    keeps_arguments=True,
 )
 def forecast(compute: Tensor, error: Tensor, new_compute: float) -> float:
     columns = torch.stack([compute.log(), torch.ones_like(compute)], dim=1)

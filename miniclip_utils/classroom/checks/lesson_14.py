@@ -15,12 +15,28 @@ def first_of_each(labels: Tensor, k: int) -> Tensor:
     return earlier < k
 
 
+WITH_FRACTIONS = "these are floats: indices are whole numbers, int64"
+
+
+def indices(function: Function, labels: Tensor, k: int) -> object:
+    found = solved(function(labels, k))
+    return WITH_FRACTIONS if isinstance(found, Tensor) and found.is_floating_point() else found
+
+
+def draw_labels() -> list[tuple[Tensor, int]]:
+    """Pictures of four classes, and of other five, one of which has fewer than k pictures."""
+    some = torch.cat([torch.arange(4).repeat(3), torch.randint(4, (20,))])[torch.randperm(32)]
+    others = torch.tensor([1, 2, 4, 5, 7]).repeat_interleave(torch.tensor([6, 7, 3, 9, 5]))[torch.randperm(30)]
+    return [(some, 3), (others, 4)]
+
+
 @exercise(
     package=pictures.few_of_each,
-    inputs=lambda: (torch.cat([torch.arange(4).repeat(3), torch.randint(4, (20,))])[torch.randperm(32)], 3),
+    inputs=draw_labels,
+    outcome=indices,
     mistakes={
         "these are the first pictures of the folder, whatever they show: take k of each class": (
-            lambda labels, k: torch.arange(4 * k)
+            lambda labels, k: torch.arange(len(labels.unique()) * k)
         ),
         "these are k pictures in all: take k of each class": lambda labels, k: torch.arange(k),
         "there is one too many of each class: k − 1 may stand before the last one": (
@@ -30,10 +46,14 @@ def first_of_each(labels: Tensor, k: int) -> Tensor:
             lambda labels, k: torch.where(first_of_each(labels.flip(0), k).flip(0))[0]
         ),
         "these are the right pictures class by class: sort the indices": (
-            lambda labels, k: torch.cat([torch.where(labels == label)[0][:k] for label in range(4)])
+            lambda labels, k: torch.cat([torch.where(labels == label)[0][:k] for label in labels.unique()])
+        ),
+        "only the classes 0 to 3 are there: take each that occurs, labels.unique()": (
+            lambda labels, k: torch.where(first_of_each(labels, k) & (labels < 4))[0]
         ),
         "these are the labels of the right pictures: return their indices": lambda ls, k: ls[first_of_each(ls, k)],
         "this is a mask: return the indices where it is True": first_of_each,
+        WITH_FRACTIONS: lambda labels, k: torch.where(first_of_each(labels, k))[0].float(),
     },
 )
 def few_of_each(labels: Tensor, k: int) -> Tensor:
@@ -56,6 +76,9 @@ WRONG_SPLITS: dict[str, Function] = {
     "this is the training side: True is for the test": lambda s, fraction: ~last_scenes(s, fraction),
     "these are the first scenes: the last ones are wanted": lambda s, fraction: ~last_scenes(s, 1 - fraction),
     "this is only the last scene: take a fraction of them": lambda s, fraction: s == s.max(),
+    "the fraction is taken of the pictures: list each scene once, however many pictures it has": (
+        lambda s, fraction: s >= s.double().quantile(1 - fraction)
+    ),
     "the fraction is taken of the largest number, not of the scenes that there are": (
         lambda s, fraction: s >= (1 - fraction) * s.max()
     ),
@@ -68,23 +91,39 @@ WRONG_SPLITS: dict[str, Function] = {
     ),
 }
 CUT = "a scene stands on both sides: all its pictures go to one"
+NO_MASK = "these are numbers, 0 and 1, where ~ and a choice of pictures need True and False: return a bool tensor"
 
 
 @examined(
     right=last_scenes,
     package=pictures.split_by_scene,
-    mistakes={**WRONG_SPLITS, CUT: lambda s, fraction: torch.rand(len(s)) < fraction},
+    mistakes={
+        **WRONG_SPLITS,
+        CUT: lambda s, fraction: torch.rand(len(s)) < fraction,
+        NO_MASK: lambda s, fraction: last_scenes(s, fraction).long(),
+        "these are always 2 scenes": lambda s, fraction: s >= s.unique()[-2],
+    },
 )
 def split_by_scene(answer: Function) -> str | None:
-    distinct = torch.randperm(50)[:8]
-    scenes = distinct[torch.cat([torch.arange(8), torch.randint(8, (24,))])[torch.randperm(32)]]
-    got = solved(answer(scenes.clone(), 0.25))
+    return scenes_apart(answer, 8, 0.25) or scenes_apart(answer, 10, 0.4)
+
+
+def scenes_apart(answer: Function, count: int, fraction: float) -> str | None:
+    """What is wrong with a split of some scenes, of which those with small numbers have most pictures."""
+    distinct = 40 + torch.randperm(50)[:count].sort().values
+    more = (count * torch.rand(4 * count) ** 2).long()
+    scenes = distinct[torch.cat([torch.arange(count), more])[torch.randperm(5 * count)]]
+    got, expected = solved(answer(scenes.clone(), fraction)), last_scenes(scenes, fraction)
+    if difference(got, expected) is None:
+        return None if got.dtype == torch.bool else NO_MASK
     for message, mistake in WRONG_SPLITS.items():
-        if difference(got, mistake(scenes, 0.25)) is None:
+        if difference(got, mistake(scenes, fraction)) is None:
             return message
+    if difference(got, scenes >= scenes.unique()[-2]) is None:
+        return f"these are always 2 scenes: take round({fraction} * {count}) of {count}"
     mask = isinstance(got, Tensor) and got.dtype == torch.bool and got.shape == scenes.shape
     cut = mask and any(len(got[scenes == scene].unique()) > 1 for scene in distinct)
-    return CUT if cut else difference(got, last_scenes(scenes, 0.25))
+    return CUT if cut else difference(got, expected)
 
 
 def draw_answers() -> tuple[Tensor, Tensor]:
