@@ -143,6 +143,12 @@ def my_few_of_each(labels, k):
 def my_fit_score(similarity):
     return similarity.norm(dim=1)
 """,
+    "✗ merged_weight: the layer itself is changed": """
+def my_merged_weight(layer):
+    with torch.no_grad():
+        layer.linear.weight += layer.scale * layer.B @ layer.A
+    return layer.linear.weight
+""",
     "✗ recall_at_k: the answer is right, but it changes its arguments": """
 def my_recall_at_k(similarity, query_labels, candidate_labels, k):
     found = torch.zeros(len(query_labels), dtype=torch.bool)

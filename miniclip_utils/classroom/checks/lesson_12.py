@@ -36,6 +36,16 @@ def right_scores(cosines: Tensor) -> tuple[float, float, float]:
     return fractions(lambda a, b, c, d: (a > b and d > c, a > c and d > b))(cosines)
 
 
+def each_alone(cosines: Tensor) -> tuple[float, float]:
+    """The fractions of single pictures and of single captions that choose well."""
+    first, second = (fractions(passes)(cosines)[:2] for passes in (lambda a, b, c, d: (a > b, a > c), second_alone))
+    return (first[0] + second[0]) / 2, (first[1] + second[1]) / 2
+
+
+def second_alone(a: float, b: float, c: float, d: float) -> tuple[bool, bool]:
+    return d > c, d > b
+
+
 @exercise(
     inputs=lambda: [(two_by_two(),), (torch.rand(40, 2, 2),)],
     mistakes={
@@ -45,14 +55,22 @@ def right_scores(cosines: Tensor) -> tuple[float, float, float]:
         "text and image score are exchanged: the text score compares the two captions of one picture": (
             lambda cosines: right_scores(cosines.mT)
         ),
+        "with a tie `argmax` takes the first, which may be the right one; a tie counts as wrong: use >": fractions(
+            lambda a, b, c, d: (a >= b and d > c, a >= c and d > b)
+        ),
         "each picture counts on its own: the text score wants both pictures of a pair to be right": (
-            lambda cosines: tuple(
-                float(value)
-                for value in (
-                    (cosines.argmax(dim=2) == torch.arange(2)).float().mean(),
-                    (cosines.argmax(dim=1) == torch.arange(2)).float().mean(),
-                    ((cosines.argmax(dim=2) == torch.arange(2)) & (cosines.argmax(dim=1) == torch.arange(2))).float().mean(),
-                )
+            lambda cosines: (*each_alone(cosines), right_scores(cosines)[2])
+        ),
+        "each picture counts on its own, and in the group score too: all of a pair is to be right": (
+            lambda cosines: (
+                *each_alone(cosines),
+                sum(fractions(lambda a, b, c, d: (a > b and a > c, d > c and d > b))(cosines)[:2]) / 2,
+            )
+        ),
+        "one of the two is enough here: the text score wants both pictures to be right, and the image score both captions": (
+            lambda cosines: (
+                *fractions(lambda a, b, c, d: (a > b or d > c, a > c or d > b))(cosines)[:2],
+                right_scores(cosines)[2],
             )
         ),
         "only the first picture and the first caption are looked at": fractions(lambda a, b, c, d: (a > b, a > c)),
@@ -82,13 +100,25 @@ def at_least_one(total: float, others: float) -> float:
 
 @exercise(
     inputs=lambda: [(6, 6, 64), (4, 3, 16), (8, 8, 128), (100, 100, 32_768)],
-    tolerance=1e-6,
+    tolerance=1e-5,
     mistakes={
         "one of the pictures is the scene itself: N − 1 others could be its rival": (
             lambda c, s, n: at_least_one(c * (c - 1) * s * (s - 1), n)
         ),
         "this is the expected number of rivals; it is no probability, and can exceed 1": (
             lambda c, s, n: (n - 1) / (c * (c - 1) * s * (s - 1))
+        ),
+        "this is about the expected number of rivals; ask for the probability that none of the N − 1 others is the rival": (
+            lambda c, s, n: n / (c * (c - 1) * s * (s - 1))
+        ),
+        "this counts sets of words, and each of them belongs to four scenes, of which one is the rival": (
+            lambda c, s, n: at_least_one(c * (c - 1) * s * (s - 1) / 4, n - 1)
+        ),
+        "a draw can be the first scene once more: there are as many scenes to draw from as before": (
+            lambda c, s, n: at_least_one(c * (c - 1) * s * (s - 1) - 1, n - 1)
+        ),
+        "in float32 1 − 1 / total is 1 if there are many scenes: compute with Python's numbers, not with tensors": (
+            lambda c, s, n: (1 - (1 - torch.tensor(1 / (c * (c - 1) * s * (s - 1)))) ** (n - 1)).item()
         ),
         "this is the probability that no rival is there: take it from 1": (
             lambda c, s, n: 1 - at_least_one(c * (c - 1) * s * (s - 1), n - 1)
@@ -118,12 +148,12 @@ def some_captions() -> list[str]:
     return [scenes.caption(scene, ("left of", "right of", "and")[k % 3]) for k, scene in enumerate(chosen)]
 
 
-def each_swapped(swap: Function, captions: list[str]) -> list[str]:
-    """What becomes of each caption; a caption that is left out is "left out"."""
+def each_swapped(swap: Function, captions: list[str]) -> list[str | None]:
+    """What becomes of each caption."""
     swapped = [swap(caption) for caption in captions]
     if all(one is None or one is ... for one in swapped):
         raise NotSolved
-    return ["left out" if one is None else one for one in swapped]
+    return swapped
 
 
 def around(caption: str) -> tuple[str, str, str]:
@@ -204,6 +234,27 @@ def of_rows(function: Function) -> Function:
     },
     outcome=with_gradients,
     mistakes={
+        "one of the matrices has N + M rows: the wrong captions are further columns for the images, and no rows": of_rows(
+            lambda z, w: (F.cross_entropy(w, torch.arange(len(w))) + F.cross_entropy(w.T, torch.arange(len(w)))) / 2
+        ),
+        "the wrong captions have no picture to choose: text → image is the transposed (N, N), without them": of_rows(
+            lambda z, w: (mean_cost(w) + F.cross_entropy(w.T, torch.arange(len(w.T)))) / 2
+        ),
+        "both directions choose among captions: a caption chooses among the pictures, along its column": of_rows(
+            lambda z, w: (mean_cost(w) + mean_cost(z)) / 2
+        ),
+        "the extra columns are in both directions: a true caption chooses among the N pictures only": of_rows(
+            lambda z, w: (mean_cost(w) + mean_cost(torch.cat([z.T, w[:, len(w) :]], dim=1))) / 2
+        ),
+        "each picture meets one wrong caption: it chooses among all M of them": of_rows(
+            lambda z, w: (mean_cost(torch.cat([z, w[:, len(w) :].diagonal()[:, None]], dim=1)) + mean_cost(z.T)) / 2
+        ),
+        "nothing is scaled: all cosines are to be multiplied by `logit_scale`": (
+            lambda i, t, n, s: (mean_cost(torch.cat([i @ t.T, i @ n.T], dim=1)) + mean_cost(t @ i.T)) / 2
+        ),
+        "no gradient reaches `logit_scale`: it is learned, so multiply by the tensor itself": (
+            lambda i, t, n, s: of_rows(lambda z, w: (mean_cost(w) + mean_cost(z.T)) / 2)(i, t, n, s.detach())
+        ),
         "the wrong captions are not used: this is `clip_loss`": of_rows(lambda z, w: (mean_cost(z) + mean_cost(z.T)) / 2),
         "the two directions are added: take their mean": of_rows(lambda z, w: mean_cost(w) + mean_cost(z.T)),
         "only image → text is there: the N true captions look for their image as well": of_rows(lambda z, w: mean_cost(w)),
@@ -271,7 +322,7 @@ def blind_choice(answer: Function) -> str | None:
         both = [caption, swapped_always(caption)]
         is_first = bool(torch.rand(()) < 0.5)
         value = solved(answer(*(both if is_first else both[::-1])))
-        value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+        value = value.item() if hasattr(value, "item") else value  # NumPy has booleans of its own
         if not isinstance(value, (bool, int)):
             return "return True or False"
         chosen.append(bool(value))
