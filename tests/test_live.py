@@ -412,7 +412,7 @@ CONTRASTS = """() => {
         const color = getComputedStyle(node).backgroundColor;
         return color.endsWith(', 0)') ? ground(node.parentElement) : color;
     };
-    return [...document.querySelectorAll('p, a, h1, h2, label, button, input[type="text"], select, summary, legend, em')]
+    return [...document.querySelectorAll('p, a, h1, h2, label, button, input[type="text"], select, summary, legend, em, td, th')]
         .map(node => [light(getComputedStyle(node).color), light(ground(node))].sort((a, b) => b - a))
         .map(([lighter, darker]) => (lighter + 0.05) / (darker + 0.05));
 }"""
