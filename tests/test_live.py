@@ -180,7 +180,7 @@ def test_a_prompt_box_ranks_as_pytorch_does(page, drawings, box):
     name, label = BOXES[box]
     run, pictures = load_run(name), drawings if box == "drawings" else load_photos()
     features = encode_images(run.model, pictures.images)
-    for sentence in ("a photo of a yellow ship.", "The PHOTO, of a red frog", "this is a moon.", "a"):
+    for sentence in ("a photo of a ship", "The PHOTO, a red frog", "this is a moon.", "a"):
         page.get_by_label(label).fill(sentence)
         best = (features @ text_query(run, sentence)).topk(8)
 
@@ -203,7 +203,7 @@ def test_never_seen_pairs_are_marked(page):
 def test_a_sentence_that_cannot_be_read_is_answered_calmly(page, box):
     name, label = BOXES[box]
     run, field, note = load_run(name), page.get_by_label(label), page.locator(f"#{box} .note")
-    sentence = "A photo of Žluťoučký_kůň — ½ giraffe!"
+    sentence = "A Žluťoučký_kůň — ½!"
     field.fill(sentence)
     unknown = ", ".join(f"“{word}”" for word in run.tokenizer.unknown_words([sentence]))
     eventually(lambda: compare(note.inner_text(), f"It never learned {unknown}: to it, all such words are the same."))
@@ -211,7 +211,7 @@ def test_a_sentence_that_cannot_be_read_is_answered_calmly(page, box):
     for sentence, answer in {
         "": "The box is empty",
         "   ": "The box is empty",
-        "<b>giraffe</b>": "knows none of the words in “<b>giraffe</b>”",
+        "<giraffe>": "knows none of the words in “<giraffe>”",
         "a " * 50: "has 50 words and punctuation marks, and this model reads at most",
     }.items():
         field.fill(sentence)
@@ -266,14 +266,18 @@ def test_an_example_reaches_the_model_pixel_by_pixel(page, shapes, drawings, col
     eventually(lambda: assert_named_as_by_pytorch(page, shapes, seen(page)))
 
 
-def draw_square(page) -> None:
-    """By mouse: a filled square of 180 pixels."""
+SQUARE = [((80, y), (240, y)) for y in range(80, 241, 30)]
+CROSS = [((160, 80), (160, 240)), ((80, 160), (240, 160))]
+
+
+def draw(page, strokes) -> None:
+    """Strokes of the mouse, each from one place on the sheet to another."""
     page.locator("#sheet").scroll_into_view_if_needed()
     box = page.locator("#sheet").bounding_box()
-    for y in range(80, 241, 20):
-        page.mouse.move(box["x"] + 80, box["y"] + y)
+    for start, end in strokes:
+        page.mouse.move(box["x"] + start[0], box["y"] + start[1])
         page.mouse.down()
-        page.mouse.move(box["x"] + 240, box["y"] + y, steps=4)
+        page.mouse.move(box["x"] + end[0], box["y"] + end[1])
         page.mouse.up()
 
 
@@ -281,14 +285,14 @@ def test_what_a_mouse_draws_is_named_while_it_draws(page, shapes):
     page.get_by_role("button", name="Clear").click()
     eventually(lambda: compare(page.locator("#named").inner_text(), "Nothing is drawn yet."))
     assert names(page) == [] and (seen(page) == seen(page)[:, :1, :1]).all()  # an empty sheet
-    page.get_by_role("radio", name="blue").check()
-    draw_square(page)
-    eventually(lambda: compare(names(page)[0][0], "large blue square"))
-    eventually(lambda: assert_named_as_by_pytorch(page, shapes, seen(page)))
-    for color in COLORS:  # over it, in every colour
+    for color in COLORS:  # each over the one before
         page.get_by_role("radio", name=color).check()
-        draw_square(page)
+        draw(page, SQUARE)
         eventually(lambda: compare(names(page)[0][0], f"large {color} square"))  # noqa: B023
+    eventually(lambda: assert_named_as_by_pytorch(page, shapes, seen(page)))
+    page.get_by_role("button", name="Clear").click()
+    draw(page, CROSS)  # as the page proposes
+    eventually(lambda: compare(names(page)[0][0], "large pink cross"))
     page.get_by_role("button", name="Clear").press("Enter")
     eventually(lambda: compare(page.locator("#named").inner_text(), "Nothing is drawn yet."))
 
@@ -321,11 +325,12 @@ def test_what_keys_draw_is_named(page, shapes):
     assert not pen.is_visible()
 
 
-def test_a_finger_draws(open_page):
+def test_a_finger_draws(open_page, shapes):
     page = open_page(width=375, touch=True)
+    empty = seen(page)
     page.locator("#sheet").tap()
-    eventually(lambda: compare(page.locator("#named").inner_text()[:13], "It says: smal"))
-    assert "red" in names(page)[0][0]
+    eventually(lambda: compare(torch.equal(seen(page), empty), False))
+    eventually(lambda: assert_named_as_by_pytorch(page, shapes, seen(page)))
 
 
 def test_the_temperature_is_that_of_the_notebook(page):
@@ -407,7 +412,7 @@ CONTRASTS = """() => {
         const color = getComputedStyle(node).backgroundColor;
         return color.endsWith(', 0)') ? ground(node.parentElement) : color;
     };
-    return [...document.querySelectorAll('p, a, h1, h2, label, button, input, select, summary, legend, .note, em')]
+    return [...document.querySelectorAll('p, a, h1, h2, label, button, input[type="text"], select, summary, legend, em, td, th')]
         .map(node => [light(getComputedStyle(node).color), light(ground(node))].sort((a, b) => b - a))
         .map(([lighter, darker]) => (lighter + 0.05) / (darker + 0.05));
 }"""
@@ -439,8 +444,9 @@ def test_every_control_has_a_name_and_is_reached_by_the_tab_key(page):
         page.keyboard.press("Tab")
     wanted = {"drawings-sentence", "photos-sentence", "sheet", "pen-size", "example-shape", "example", "clear", "scale"}
     assert wanted | {"says", "pairs", "number"} <= reached
-    assert sum("giraffe" in html for html in reached) == 1  # two buttons of the same words
-    assert len([html for html in reached if "../notebooks/" in html]) == 5
+    elements = [html for html in reached if not html.startswith("<body")]
+    assert sum("giraffe" in html for html in elements) == 1  # two buttons of the same words
+    assert sum("../notebooks/" in html for html in elements) == 5
 
 
 def test_without_npm_or_with_another_package_there_is_no_page(tmp_path, monkeypatch):

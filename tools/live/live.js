@@ -284,7 +284,7 @@ async function drawingSheet(section, clip, gallery) {
     context.lineCap = "round";
     context.beginPath();
     context.moveTo(pen.x, pen.y);
-    context.lineTo(x, y);
+    context.lineTo(x + 0.01, y); // a line of no length would leave no dot
     context.stroke();
     isEmpty = false;
   }
