@@ -412,7 +412,8 @@ CONTRASTS = """() => {
         const color = getComputedStyle(node).backgroundColor;
         return color.endsWith(', 0)') ? ground(node.parentElement) : color;
     };
-    return [...document.querySelectorAll('p, a, h1, h2, label, button, input[type="text"], select, summary, legend, em, td, th')]
+    const words = 'p, a, h1, h2, label, button, input[type="text"], select, summary, legend, em, td, th';
+    return [...document.querySelectorAll(words)]
         .map(node => [light(getComputedStyle(node).color), light(ground(node))].sort((a, b) => b - a))
         .map(([lighter, darker]) => (lighter + 0.05) / (darker + 0.05));
 }"""

@@ -1,4 +1,4 @@
-"""Six ways to adapt a trained model to new words and a new style, from few examples: the experiments of lesson 13."""
+"""Ways to adapt a trained model to new words and a new style, from few examples: the experiments of lesson 13."""
 
 import math
 import statistics
@@ -60,7 +60,7 @@ class Way:
 
     Attributes:
         choose: lets the weights that are trained have a gradient, and no others.
-        rate: the peak learning rate, the best of three on validation with 8 examples of each class.
+        rate: the peak learning rate; the log compares it with others, a third and three times as large (rows with a "rate").
         words: whose vectors are new.
         template: of the sentences.
         old_pairs: half of each batch are pairs of the first training.
@@ -179,7 +179,7 @@ def adapt(name: str, of_each: int, seed: int = 0, rate: float | None = None) -> 
     Returns:
         the adapted run, and of it: `new_top1` among the 16 new classes, and `old_top1` among the 128 old ones, both on
         test drawings; `validation_top1` of new ones; `changed`, how many numbers differ from the shipped model's and
-        must be saved; `seconds` of training, of one processor core.
+        must be saved; `seconds` of one processor core, for training and measuring.
     """
     way, shots = WAYS[name], examples("train", of_each, seed)
     run = with_new_words(shipped(), way.words, seed)
