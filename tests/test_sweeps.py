@@ -230,6 +230,18 @@ def test_the_plot_draws_what_the_rows_say(tmp_path, monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.parametrize(
+    "points, style, places", [((1, 2), "-", [[0, 1], [0, 1]]), ("ab", "None", [[-0.05, 0.95], [0.05, 1.05]])]
+)
+def test_no_line_joins_points_that_are_words_and_none_hides_another(points, style, places):
+    sweep = sweeps.Sweep(dict, {point: "" for point in points}, "", {"%": {"one": "one", "other": "other"}})
+    (axis,) = sweeps.draw_sweep(sweep, [{"point": point, "seed": 0, "one": 1, "other": 1} for point in points])
+    lines = [container.lines[0] for container in axis.containers]
+    assert [line.get_linestyle() for line in lines] == [style] * 2
+    assert [list(line.get_xdata()) for line in lines] == places
+    plt.close("all")
+
+
 @pytest.mark.parametrize("name", sweeps.SWEEPS)
 def test_each_sweep_has_a_plot(name):
     axes = sweeps.plot(name, sweeps.rows(name)[0])

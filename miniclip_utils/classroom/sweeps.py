@@ -246,30 +246,36 @@ def rows(name: str) -> list[dict[str, Any]]:
 def draw_sweep(sweep: Sweep, found: Sequence[Mapping[str, Any]], yours: Mapping[str, Any] | None = None) -> Sequence[Axes]:
     """A sweep from its rows: mean ± standard deviation over the seeds, one panel or more.
 
+    Points that are words have no order: no line joins them, and measures with equal values stand side by side.
+
     Args:
         found: its rows in the log.
         yours: what the reader's own run of one point returned, drawn as stars.
     """
     order = list(sweep.points)
+    are_words = all(isinstance(point, str) for point in order)
     figure, (axes,) = plt.subplots(1, len(sweep.panels), figsize=(6.5 * len(sweep.panels), 3.8), squeeze=False)
     for axis, (label, measures) in zip(axes, sweep.panels.items(), strict=True):
         factor = 100 if "%" in label else 1
         ends = []
-        for (key, words), color in zip(measures.items(), (IMAGE, TEXT, MATCH), strict=False):
+        for number, (key, words) in enumerate(measures.items()):
+            color, shift = (IMAGE, TEXT, MATCH)[number], 0.1 * (number - (len(measures) - 1) / 2) if are_words else 0
             values = [[factor * row[key] for row in found if row["point"] == point] for point in order]
             means = [statistics.mean(of_point) for of_point in values]
             deviations = [statistics.stdev(of_point) if len(of_point) > 1 else 0 for of_point in values]
-            axis.errorbar(range(len(order)), means, yerr=deviations, fmt="o-", color=color, capsize=3)
+            places = [place + shift for place in range(len(order))]
+            axis.errorbar(places, means, yerr=deviations, fmt="o" if are_words else "o-", color=color, capsize=3)
             ends.append((means[-1], words, color))
             if yours is not None:
-                axis.plot(order.index(yours["point"]), factor * yours[key], "*", color="black", markersize=10, zorder=3)
+                star = places[order.index(yours["point"])]
+                axis.plot(star, factor * yours[key], "*", color="black", markersize=10, zorder=3)
         axis.set(xticks=range(len(order)), xticklabels=sweep.points.values(), ylabel=label)
         axis.set(xlabel=f"{sweep.label}\n(mean ± standard deviation of {len({row['seed'] for row in found})} seeds)")
         axis.set_ylim(0, 100 * 1.04 if factor == 100 else None)
         height = -math.inf
         for end, words, color in sorted(ends, key=lambda end: end[0]):  # from below, so that no label covers another one
             height = max(end, height + 0.065 * axis.get_ylim()[1])
-            place, style = (len(order) - 1, height), {"va": "center", "fontsize": 9, "annotation_clip": False}
+            place, style = (places[-1], height), {"va": "center", "fontsize": 9, "annotation_clip": False}
             axis.annotate(words, place, (14, 0), textcoords="offset points", color=color, **style)
     return axes
 
