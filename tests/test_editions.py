@@ -152,6 +152,32 @@ def test_the_course_shows_what_each_lesson_reached_and_nothing_else(tmp_path):
     assert (tmp_path / "out/99_x.ipynb").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say which cores a process may use")
+@pytest.mark.parametrize("cores, lessons", [({3}, 1), ({0, 1}, 2), (set(range(64)), 2)])
+def test_lessons_at_once(monkeypatch, cores, lessons):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores)
+    assert course.lessons_at_once() == lessons
+
+
+def test_lessons_run_at_once_and_are_told_in_their_order(tmp_path):
+    """The first lesson waits until the second one has run; each kernel has one thread."""
+    wait = (
+        "import os, time\nfrom pathlib import Path\nassert os.environ['OMP_NUM_THREADS'] == '1'\n"
+        "while not Path('second').exists(): time.sleep(0.1)"
+    )
+    for name, source in (("1_a", wait), ("2_b", "open('second', 'w').close()"), ("3_c", "1 / 0"), ("4_d", "1")):
+        nbformat.write(new_notebook(cells=[new_code_cell(source)]), tmp_path / f"{name}.ipynb")
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    two_cores = (
+        "import os, runpy; os.sched_getaffinity = lambda pid: {0, 1}; runpy.run_module('tools.course', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", two_cores, str(tmp_path), str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["1_a", "2_b"]
+    assert result.returncode != 0 and len(result.stderr.splitlines()) == 1
+    assert "3_c.ipynb stopped: ZeroDivisionError" in result.stderr
+
+
 def test_a_lesson_that_stops_can_be_looked_at(tmp_path):
     lesson = new_notebook(cells=[new_code_cell("print('so far')"), new_code_cell("1 / 0")])
     with pytest.raises(UserError, match="99_x.ipynb stopped: ZeroDivisionError: division by zero. See") as error:

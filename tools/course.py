@@ -1,9 +1,15 @@
-"""Runs the whole course: `python -m tools.course notebooks build/course`."""
+"""Runs the whole course: `python -m tools.course notebooks build/course`.
+
+Two lessons run at once, of one thread each: so two cores need two thirds of the time that lessons of two threads take one
+after another. On one core they run one after another.
+"""
 
 import argparse
+import os
 import re
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,14 +85,6 @@ def run_lesson(notebook: Path, out: Path) -> LessonRun:
         UserError: a cell failed, hung or killed the kernel. What was executed until then is written all the same.
     """
     lesson = read_lesson(notebook)
-    code_cells = [index for index, cell in enumerate(lesson.cells) if cell.cell_type == "code"]
-
-    def show_progress(cell_index: int, **_: Any) -> None:
-        if sys.stderr.isatty() and cell_index in code_cells:
-            print(
-                f"\r{notebook.stem}: cell {code_cells.index(cell_index) + 1} of {len(code_cells)} ", end="", file=sys.stderr
-            )
-
     peaks: list[float | None] = []
 
     def note_memory(**_: Any) -> None:
@@ -99,7 +97,6 @@ def run_lesson(notebook: Path, out: Path) -> LessonRun:
         kernel_name="python3",
         extra_arguments=["--log-level=ERROR"],  # else each kernel warns of its unencrypted line within this machine
         resources={"metadata": {"path": str(notebook.parent)}},
-        on_cell_start=lambda cell, cell_index: show_progress(cell_index),
         on_cell_executed=note_memory,
     )
     started = time.perf_counter()
@@ -116,6 +113,12 @@ def run_lesson(notebook: Path, out: Path) -> LessonRun:
     return LessonRun(time.perf_counter() - started, peaks[-1], figures[-1] if figures else "")
 
 
+def lessons_at_once() -> int:
+    """Two, but one where this process may use only one core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(2, cores)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.course", description="Run every lesson, and show what each reached."
@@ -126,11 +129,12 @@ def main() -> None:
     lessons = lessons_in(options.notebooks)
     if options.out.resolve() == options.notebooks.resolve():
         raise UserError(f"{str(options.out)!r} holds the lessons themselves: choose another folder for the executed ones")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each kernel
     rows = []
-    for lesson in lessons:
-        ran = run_lesson(lesson, options.out)
-        rows.append((lesson.stem, f"{ran.seconds:.0f}", f"{ran.megabytes:.0f}" if ran.megabytes else "?", ran.figure))
-        print(f"\r{lesson.stem}: done in {ran.seconds:.0f} s", flush=True)
+    with ThreadPoolExecutor(lessons_at_once()) as pool:
+        for lesson, ran in zip(lessons, pool.map(run_lesson, lessons, repeat(options.out)), strict=True):
+            rows.append((lesson.stem, f"{ran.seconds:.0f}", f"{ran.megabytes:.0f}" if ran.megabytes else "?", ran.figure))
+            print(f"{lesson.stem}: done in {ran.seconds:.0f} s", flush=True)
     print(f"\n{'lesson':28} {'seconds':>7} {'MB':>5}  reached")
     for name, took, memory, figure in rows:
         print(f"{name:28} {took:>7} {memory:>5}  {figure}")
