@@ -3,12 +3,15 @@
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -176,6 +179,28 @@ def test_lessons_run_at_once_and_are_told_in_their_order(tmp_path):
     assert [line.partition(":")[0] for line in result.stdout.splitlines()] == ["1_a", "2_b"]
     assert result.returncode != 0 and len(result.stderr.splitlines()) == 1
     assert "3_c.ipynb stopped: ZeroDivisionError" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent otherwise there")
+def test_the_course_stops_at_once_and_its_kernels_with_it(tmp_path):
+    source = "import os, time\nfrom pathlib import Path\nPath('pid').write_text(str(os.getpid()))\ntime.sleep(100)"
+    nbformat.write(new_notebook(cells=[new_code_cell(source)]), tmp_path / "1_a.ipynb")
+    command = [sys.executable, "-m", "tools.course", str(tmp_path), str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        pid = tmp_path / "pid"
+        wait_for(lambda: pid.exists() and pid.read_text())
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout, stderr) == (130, "", "stopped\n")
+    wait_for(lambda: not psutil.pid_exists(int(pid.read_text())))
+
+
+def wait_for(condition) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise TimeoutError("this has not come true within a minute")
 
 
 def test_a_lesson_that_stops_can_be_looked_at(tmp_path):

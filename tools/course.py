@@ -7,6 +7,7 @@ after another. On one core they run one after another.
 import argparse
 import os
 import re
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -132,9 +133,14 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each kernel
     rows = []
     with ThreadPoolExecutor(lessons_at_once()) as pool:
-        for lesson, ran in zip(lessons, pool.map(run_lesson, lessons, repeat(options.out)), strict=True):
-            rows.append((lesson.stem, f"{ran.seconds:.0f}", f"{ran.megabytes:.0f}" if ran.megabytes else "?", ran.figure))
-            print(f"{lesson.stem}: done in {ran.seconds:.0f} s", flush=True)
+        try:
+            for lesson, ran in zip(lessons, pool.map(run_lesson, lessons, repeat(options.out)), strict=True):
+                memory = f"{ran.megabytes:.0f}" if ran.megabytes else "?"
+                rows.append((lesson.stem, f"{ran.seconds:.0f}", memory, ran.figure))
+                print(f"{lesson.stem}: done in {ran.seconds:.0f} s", flush=True)
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            os._exit(130)  # to leave the pool would wait for its lessons; a kernel ends when its parent is gone
     print(f"\n{'lesson':28} {'seconds':>7} {'MB':>5}  reached")
     for name, took, memory, figure in rows:
         print(f"{name:28} {took:>7} {memory:>5}  {figure}")
