@@ -41,6 +41,7 @@ class RunConfig:
     vocabulary: tuple[str, ...]
     context_length: int
     start: str | None = None  # the run whose weights it began with
+    validation: bool = True  # False: the validation pictures are trained on, too
 
 
 @dataclass

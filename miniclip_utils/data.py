@@ -158,14 +158,27 @@ class BatchLoader:
     Args:
         batch_size: pairs in a batch; the last, smaller batch of an epoch is dropped, since its loss would not compare.
         flip, shift: see `augment`.
+        alternate: mirror each picture in every second epoch, half of them in the first, and none at random: no picture is
+            then seen in the same way in two epochs running (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", §3.6).
     """
 
-    def __init__(self, dataset: ImageTextDataset, batch_size: int, device: torch.device, flip: bool, shift: int):
+    def __init__(
+        self,
+        dataset: ImageTextDataset,
+        batch_size: int,
+        device: torch.device,
+        flip: bool,
+        shift: int,
+        alternate: bool = False,
+    ):
         # Channels-last memory keeps the three bytes of a pixel together, which `augment` then reads in one go.
         self.images = dataset.images.to(device, memory_format=torch.channels_last)
         self.labels = dataset.labels.to(device)
         self.batch_size = min(batch_size, len(dataset))
-        self.flip, self.shift = flip, shift
+        self.flip, self.shift, self.alternate = flip and not alternate, shift, alternate
+        if alternate:
+            mirrored = torch.rand(len(dataset), 1, 1, 1) < 0.5
+            self.images = torch.where(mirrored.to(device), self.images.flip(3), self.images)
 
     def __len__(self) -> int:
         return len(self.images) // self.batch_size
@@ -175,3 +188,9 @@ class BatchLoader:
         order = torch.randperm(len(self.images), device=self.images.device)
         for batch in order.split(self.batch_size)[: len(self)]:
             yield normalize(augment(self.images[batch], self.flip, self.shift)), self.labels[batch]
+        self.next_epoch()
+
+    def next_epoch(self) -> None:
+        """Mirrors all pictures, if they alternate: at the end of each epoch, and for each that a resumed run leaves out."""
+        if self.alternate:
+            self.images = self.images.flip(3)

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from .checkpoint import Run, RunConfig, load_checkpoint, load_run, new_run, save_checkpoint, save_model, start_from
 from .data import BatchLoader, ImageTextDataset, normalize
-from .device import device_name
+from .device import device_name, keep_memory
 from .distributed import own_share, rank, world_size
 from .errors import UserError
 from .evaluate import above_guessing, retrieval, zero_shot_accuracy
@@ -65,7 +65,7 @@ def prepare(
         start_from(run, load_run(config.start))
     run.model.to(device).to(memory_format=torch.channels_last)  # the order in which convolutions are fastest
     share = replace(training, images=own_share(training.images), labels=own_share(training.labels))
-    loader = BatchLoader(share, recipe.batch_size // world_size(), device, recipe.flip, recipe.shift)
+    loader = BatchLoader(share, recipe.batch_size // world_size(), device, recipe.flip, recipe.shift, recipe.alternate)
     optimizers = make_optimizers(run.model, recipe.learning_rate, recipe.convolution_learning_rate, recipe.weight_decay)
     caption_tokens = tokenize_captions(run.tokenizer, config.class_names, config.templates).to(device)
     return run, loader, optimizers, caption_tokens
@@ -74,9 +74,13 @@ def prepare(
 def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, device: torch.device, resuming: bool) -> Run:
     """Trains a run to its end, from its start or from its checkpoint, and writes it as it goes."""
     recipe = Recipe(**config.recipe)
+    if device.type == "cpu":
+        keep_memory()
     run, loader, optimizers, caption_tokens = prepare(config, splits["train"], device, resuming)
     start: dict[str, Any] = {"epoch": 0, "seconds": 0.0, "log": []}
     progress = load_checkpoint(run.model, optimizers, out) if resuming else start
+    for _ in range(progress["epoch"]):
+        loader.next_epoch()
     for epoch in range(progress["epoch"], recipe.epochs):
         started = time.perf_counter()
         seed_epoch(config.seed, epoch)
@@ -95,7 +99,7 @@ def fit(config: RunConfig, splits: dict[str, ImageTextDataset], out: Path, devic
                 **means,
                 "learning_rate": optimizers[0].param_groups[0]["lr"],
                 "logit_scale": run.model.logit_scale.exp().item(),
-                "validation_top1": score(run, splits["validation"])["top1"],
+                "validation_top1": score(run, splits["validation"])["top1"] if "validation" in splits else None,
             }
             seconds = progress["seconds"] + time.perf_counter() - started
             log = [*progress["log"], line | {"seconds": round(seconds, 2)}]
@@ -216,4 +220,5 @@ def command(config: RunConfig) -> str:
         f"--epochs {config.recipe['epochs']} --batch-size {config.recipe['batch_size']} "
         f"--learning-rate {config.recipe['learning_rate']} --seed {config.seed}"
         f"{'' if config.start is None else f' --from {shlex.quote(config.start)}'}"
+        f"{'' if config.validation else ' --no-validation'}"
     )

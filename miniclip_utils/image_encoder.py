@@ -59,6 +59,28 @@ class ResNet(nn.Module):
         return feature_map.mean(dim=(2, 3))
 
 
+class NoShortcut(nn.Module):
+    """In the place of a shortcut: adds zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.new_zeros(())
+
+
+def start_as_identity(resnet: ResNet) -> None:
+    """Takes the shortcuts out of a ResNet, before its training; its convolutions begin as the identity instead.
+
+    Of each convolution, the first filters copy one channel each, and the others stay random. So a block starts as what
+    its shortcut would have been, but nothing holds it there (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single
+    GPU", §3.3; without shortcuts also Zagoruyko and Komodakis 2017, "DiracNets"). Deep networks need their shortcuts; one
+    of three blocks trains without.
+    """
+    for block in resnet.modules():
+        if isinstance(block, ResidualBlock):
+            block.shortcut = NoShortcut()  # type: ignore[assignment]
+            for convolution in (block.conv_1, block.conv_2):
+                nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
+
+
 @torch.no_grad()
 def whiten_stem(resnet: ResNet, images: Tensor) -> None:
     """Fixes the filters of a ResNet's stem from images, before the training of the rest.

@@ -28,6 +28,7 @@ LIMITS = {
     "warmup": (0, 1),
     "label_smoothing": (0, 1),
     "flip": (False, True),
+    "alternate": (False, True),
     "shift": (0, 100),
 }
 KINDS = {
@@ -50,6 +51,7 @@ class Recipe:
         warmup: fraction of all steps in which the learning rate rises from zero.
         label_smoothing: see `multi_positive_loss`.
         flip, shift: augmentation, see `augment`.
+        alternate: mirror in alternation, not at random, see `BatchLoader`.
     """
 
     epochs: int = 12
@@ -61,6 +63,7 @@ class Recipe:
     label_smoothing: float = 0.0
     flip: bool = True
     shift: int = 2
+    alternate: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -74,7 +77,7 @@ class Recipe:
 
 RECIPES = {
     "small": Recipe(epochs=3, batch_size=128),
-    "medium": Recipe(epochs=10, batch_size=250, convolution_learning_rate=0.15, label_smoothing=0.1),
+    "medium": Recipe(epochs=13, batch_size=1000, convolution_learning_rate=0.24, label_smoothing=0.3, alternate=True),
     "vit-small": Recipe(epochs=20, batch_size=128, learning_rate=2e-3),
 }
 

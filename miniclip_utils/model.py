@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .image_encoder import ResNet, VisionTransformer
+from .image_encoder import ResNet, VisionTransformer, start_as_identity
 from .text_encoder import TextTransformer
 from .transformer import QuickGELU
 
@@ -24,6 +24,7 @@ class ModelConfig:
         embed_dim: dimensions of the space that both towers are projected into.
         image_size: height and width of the images in pixels.
         image_tower: "resnet" (which reads `resnet_*`) or "vit" (which reads `vit_*`).
+        resnet_shortcuts: False takes them out, see `start_as_identity`.
         text_eos: number of the token at which a causal text tower is read; None for a [CLS] vector, see `TextTransformer`.
         quick_gelu: `QuickGELU` in the encoder blocks of both towers, in the place of GELU.
     """
@@ -34,6 +35,7 @@ class ModelConfig:
     resnet_stem_width: int = 16
     resnet_widths: tuple[int, ...] = (32, 64, 128)
     resnet_blocks: tuple[int, ...] = (1, 1, 1)
+    resnet_shortcuts: bool = True
     vit_patch_size: int = 4
     vit_width: int = 128
     vit_layers: int = 4
@@ -47,7 +49,7 @@ class ModelConfig:
 
 PRESETS = {
     "small": ModelConfig(),
-    "medium": ModelConfig(resnet_stem_width=24, resnet_widths=(64, 256, 256)),
+    "medium": ModelConfig(resnet_stem_width=24, resnet_widths=(64, 256, 256), resnet_shortcuts=False),
     "vit-small": ModelConfig(image_tower="vit", vit_width=64, vit_layers=3),
 }
 
@@ -70,6 +72,8 @@ class MiniCLIP(nn.Module):
             self.image_encoder = ResNet(
                 stem_width=config.resnet_stem_width, widths=config.resnet_widths, blocks=config.resnet_blocks
             )
+            if not config.resnet_shortcuts:
+                start_as_identity(self.image_encoder)
         elif config.image_tower == "vit":
             self.image_encoder = VisionTransformer(
                 image_size=config.image_size,

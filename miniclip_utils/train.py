@@ -60,6 +60,7 @@ def train(
     device: str | torch.device | None = None,
     skip_bad_images: bool = False,
     start: str | Path | None = None,
+    validation: bool = True,
     say: Callable[[str], object] = lambda line: None,
     **changes: Any,
 ) -> Run:
@@ -74,6 +75,7 @@ def train(
         skip_bad_images: see `load_dataset`.
         start: begin with the weights of this run, a name or folder as in `load_run`, see `start_from`; by default from
             scratch.
+        validation: False trains on the validation pictures, too, once all choices are made; no epoch is then validated.
         say: takes the one line that says what was chosen, before the first step.
         changes: fields of `Recipe` in which this run differs from what `recipe_for` chooses, such as `epochs=20`.
 
@@ -98,12 +100,13 @@ def train(
     if not is_seed(seed):
         raise UserError(f"the seed {seed} is too large: choose one below {MOST_SEEDS:,}")
     model = origin.model if origin else PRESETS[preset or "medium"]
-    splits = load_splits(dataset, model.image_size, skip_bad_images=skip_bad_images)
+    splits = load(dataset, model.image_size, skip_bad_images, validation)
     training = splits["train"]
     preset = preset or default_preset(dataset, len(training))
     recipe = replace(recipe_for(preset, len(training), from_run=origin is not None), **changes)
     check_batches(recipe, training, dataset)
     config = new_config(dataset, preset, seed, recipe, training)
+    config = replace(config, validation=validation)
     if origin:
         config = replace(config, model=origin.model, start=str(start))
     if rank() == 0:
@@ -135,11 +138,21 @@ def resume(out: str | Path, device: str | torch.device | None = None, skip_bad_i
         raise UserError(f"{str(out / 'config.json')!r} cannot be resumed: {error}") from error
     if (out / "metrics.json").exists():
         raise UserError(f"the run {str(out)!r} has ended after its {config.recipe['epochs']} epochs: nothing is left to do")
-    splits = load_splits(config.dataset, config.model.image_size, skip_bad_images=skip_bad_images)
+    splits = load(config.dataset, config.model.image_size, skip_bad_images, config.validation)
     if splits["train"].class_names != config.class_names:
         raise UserError(f"{config.dataset!r} has other classes than when {str(out)!r} began: restore them, or start anew")
     check_batches(recipe, splits["train"], config.dataset)
     return fit(config, splits, out, device, resuming=(out / "checkpoint.safetensors").exists())
+
+
+def load(dataset: str, image_size: int, skip_bad_images: bool, validation: bool) -> dict[str, ImageTextDataset]:
+    """The splits of a run: without a validation split, its pictures are training pictures."""
+    splits = load_splits(dataset, image_size, skip_bad_images=skip_bad_images)
+    if not validation:
+        training, more = splits["train"], splits.pop("validation")
+        images, labels = torch.cat([training.images, more.images]), torch.cat([training.labels, more.labels])
+        splits["train"] = replace(training, images=images, labels=labels)
+    return splits
 
 
 def check_batches(recipe: Recipe, training: ImageTextDataset, dataset: str) -> None:
@@ -173,6 +186,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="passes over the training images (default: by their number)")
     parser.add_argument("--batch-size", type=int, help="pairs in a batch (default: by their number)")
     parser.add_argument("--learning-rate", type=float, help="its peak (default: the preset's)")
+    parser.add_argument(
+        "--no-validation",
+        dest="validation",
+        action="store_false",
+        help="train on the validation pictures, too, once all is chosen; no epoch is then validated",
+    )
     parser.add_argument("--seed", type=int, help="fixes all random choices (default: 0)")
     parser.add_argument("--device", help='"cpu", "cuda" or "mps" (default: the fastest that is there)')
     parser.add_argument("--skip-bad-images", action="store_true", help="leave out files that cannot be read, with a warning")
@@ -186,9 +205,8 @@ def main() -> None:
         with process_group():
             Recipe(**changes)  # refuses what no training can be made of, before any data is read
             if options.resume:
-                if changes or any(
-                    value is not None for value in (options.dataset, options.preset, options.seed, options.start)
-                ):
+                given = options.dataset, options.preset, options.seed, options.start
+                if changes or not options.validation or any(value is not None for value in given):
                     raise UserError(
                         "a resumed run keeps its settings: give --resume with --out, and perhaps --device, alone"
                     )
@@ -196,7 +214,8 @@ def main() -> None:
             else:
                 dataset = "shapes" if options.dataset is None else options.dataset
                 settings = options.preset, options.seed or 0, options.device, options.skip_bad_images, options.start
-                run = train(dataset, out, *settings, lambda line: print(line, file=sys.stderr), **changes)
+                say = lambda line: print(line, file=sys.stderr)  # noqa: E731
+                run = train(dataset, out, *settings, options.validation, say, **changes)
     except KeyboardInterrupt:
         begun = os.path.exists(os.path.expanduser(out / "config.json"))
         kept = f": what whole epochs reached is kept; go on with --resume --out {shlex.quote(str(out))}"

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from miniclip_utils import loop
-from miniclip_utils.data import ImageTextDataset, normalize
+from miniclip_utils.data import ImageTextDataset
 from miniclip_utils.errors import UserError
 from miniclip_utils.fit import fit, new_config
-from miniclip_utils.image_encoder import ResidualBlock, ResNet
+from miniclip_utils.image_encoder import ResNet
 from miniclip_utils.model import PRESETS, MiniCLIP
 from tools import ablation
 
@@ -24,6 +24,8 @@ CPU = torch.device("cpu")
 def recipe(monkeypatch):
     monkeypatch.setitem(PRESETS, "medium", TINY)
     monkeypatch.setitem(loop.RECIPES, "medium", loop.Recipe(epochs=3, batch_size=16, label_smoothing=0.1, shift=1))
+    for name, number in {"TRAINED": 20, "VALIDATED": 15, "BATCH_SIZE": 16}.items():
+        monkeypatch.setattr(ablation, name, number)
     return loop.RECIPES["medium"]
 
 
@@ -48,8 +50,7 @@ def test_without_changes_it_is_the_training_of_the_package(splits, recipe, tmp_p
 
 
 @pytest.mark.parametrize("name", ["record", "supervised"])
-def test_a_variant_learns_and_its_row_says_how_well(name, splits, monkeypatch):
-    monkeypatch.setitem(ablation.VARIANTS, "record", ablation.RECORD | {"batch_size": 16})
+def test_a_variant_learns_and_its_row_says_how_well(name, splits):
     row = ablation.measure(name, splits, epochs=4, seed=0)
     top1 = row["validation_top1"]
     assert row["widths"] == (4, 8)
@@ -73,12 +74,6 @@ def test_the_log_keeps_its_rows_and_gets_those_it_lacks(color_folder, tmp_path, 
         command("glu")
 
 
-def test_convolutions_begin_as_the_identity():
-    block = ablation.Block(ResidualBlock(4, 8), {"identity": True}).eval()
-    x = torch.randn(2, 4, 5, 5)
-    torch.testing.assert_close(block(x)[:, :4], x.relu(), rtol=1e-4, atol=1e-5)
-
-
 def test_activation_and_pooling():
     resnet, images = ResNet(16, (8, 16), (1, 1)).eval(), torch.randn(2, 3, 16, 16)
     feature_map = resnet.stages(resnet.stem(images).relu())
@@ -98,17 +93,12 @@ def test_each_parameter_has_one_optimizer_and_the_biases_their_own(recipe):
     assert len(apart) == len(optimizers[-1].param_groups[0]["params"]) == 4  # two of each block, and no gain
 
 
-def test_mirroring_in_alternation():
+def test_training_and_validation_pictures_differ():
     photos = pictures(40)
     photos.labels.copy_(torch.arange(40))
-    loader = ablation.AlternatingLoader(photos, 10, CPU, False, 0)
-    epochs = []
-    for _ in range(2):
-        images, labels = map(torch.cat, zip(*loader, strict=True))
-        epochs.append(images[labels.argsort()])
-    assert torch.equal(epochs[0], epochs[1].flip(3))
-    unchanged = (epochs[0] == normalize(photos.images)).all(dim=(1, 2, 3))
-    assert 0 < unchanged.sum() < 40
+    parts = ablation.few(photos)
+    assert {split: len(part) for split, part in parts.items()} == {"train": 20, "validation": 15}
+    assert len({*parts["train"].labels.tolist(), *parts["validation"].labels.tolist()}) == 35
 
 
 def test_rates_rise_and_fall_in_straight_lines(splits, monkeypatch):

@@ -10,6 +10,7 @@ import tarfile
 import threading
 import zipfile
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -796,3 +797,19 @@ def test_each_epoch_has_its_own_order():
     loader = make_loader(100, 10)
     first, second = (torch.cat([labels for _, labels in loader]) for _ in range(2))
     assert not first.equal(second)
+
+
+def test_mirrored_in_alternation():
+    photos = replace(numbered_dataset(40), images=torch.randint(256, (40, 3, 4, 4), dtype=torch.uint8))
+    loader = BatchLoader(photos, 10, torch.device("cpu"), flip=True, shift=0, alternate=True)
+
+    def epoch():
+        images, labels = map(torch.cat, zip(*loader, strict=True))
+        return images[labels.argsort()]
+
+    first, second = epoch(), epoch()
+    assert torch.equal(first, second.flip(3))
+    unchanged = (first == normalize(photos.images)).flatten(1).all(dim=1)
+    assert 0 < unchanged.sum() < 40
+    loader.next_epoch()  # left out
+    assert torch.equal(second, epoch())

@@ -233,7 +233,8 @@ def test_each_preset_has_a_recipe():
         ("small", 950, 63, 80),
         ("small", 2_850, 21, 128),
         ("small", 20_000, 3, 128),  # the shapes
-        ("medium", 47_500, 10, 250),  # CIFAR-10
+        ("medium", 3_000, 20, 288),
+        ("medium", 50_000, 13, 1_000),  # CIFAR-10
     ],
 )
 def test_epochs_and_batches_follow_from_the_number_of_pictures(preset, pictures, epochs, batch_size):

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from miniclip_utils.image_encoder import ResidualBlock, ResNet, VisionTransformer, whiten_stem
+from miniclip_utils.image_encoder import ResidualBlock, ResNet, VisionTransformer, start_as_identity, whiten_stem
 from miniclip_utils.text_encoder import TextTransformer
 from miniclip_utils.tokenizer import EOS, PAD, SOS, WordTokenizer
 
@@ -89,6 +89,19 @@ def test_pooling_block_by_its_definition():
     expected = (block.norm_2(residual) + shortcut).relu()
     assert expected.shape == (2, 16, 6, 6)
     torch.testing.assert_close(block(x), expected)
+
+
+def test_blocks_begin_as_the_identity_and_have_no_shortcut():
+    tower = ResNet(stem_width=4, widths=(4, 6, 6), blocks=(1, 2, 1)).eval()
+    start_as_identity(tower)
+    x = torch.randn(2, 4, 16, 16).relu()
+    pooled = F.max_pool2d(x, 2)
+    torch.testing.assert_close(tower.stages[0](x), pooled, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tower.stages[1](pooled)[:, :4], F.max_pool2d(pooled, 2), rtol=1e-4, atol=1e-5)
+    block = tower.stages[1][1]
+    torch.nn.init.zeros_(block.conv_2.weight)
+    assert block(torch.randn(2, 6, 8, 8)).count_nonzero() == 0
+    assert not [name for name, _ in tower.named_parameters() if "shortcut" in name]
 
 
 def test_vision_transformer_equals_torchvision():

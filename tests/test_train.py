@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,40 @@ def test_a_resumed_run_reaches_the_same_weights(tmp_path, color_folder, tiny, fi
     torch.manual_seed(12345)  # whatever else drew random numbers in between
     train.resume(tmp_path / "run")
     assert_same_weights(finished, tmp_path / "run")
+
+
+def test_a_resumed_run_mirrors_its_pictures_as_before(tmp_path, color_folder, tiny, monkeypatch):
+    alternate = {"epochs": 3, "alternate": True}
+    train.train(str(color_folder), tmp_path / "whole", tiny, **alternate)
+    with interrupted_after(1, monkeypatch):
+        train.train(str(color_folder), tmp_path / "run", tiny, **alternate)
+    train.resume(tmp_path / "run")
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+    train.train(str(color_folder), tmp_path / "at-random", tiny, epochs=3)
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "whole", tmp_path / "at-random")
+
+
+def test_without_validation_all_pictures_are_trained_on(tmp_path, color_folder, tiny, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "fit", lambda config, splits, *rest, **more: seen.append((config, splits)))
+    for validation in (True, False):
+        train.train(str(color_folder), tmp_path / str(validation), tiny, validation=validation)
+    (_, usual), (config, whole) = seen
+    assert whole.keys() == {"train", "test"} and not config.validation
+    labels = torch.cat([usual["train"].labels, usual["validation"].labels])
+    assert len(usual["validation"]) > 0 and whole["train"].labels.equal(labels) and len(whole["train"].images) == len(labels)
+
+
+def test_a_run_without_validation_resumes_as_it_began(tmp_path, color_folder, tiny, monkeypatch):
+    train.train(str(color_folder), tmp_path / "whole", tiny, validation=False, epochs=2)
+    with interrupted_after(1, monkeypatch):
+        train.train(str(color_folder), tmp_path / "run", tiny, validation=False, epochs=2)
+    run = train.resume(tmp_path / "run")
+    assert_same_weights(tmp_path / "whole", tmp_path / "run")
+    log = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["validation_top1"] for line in log] == [None, None]
+    assert run.metrics["command"].endswith(" --no-validation")
 
 
 HOSTILE = [None, -1, 10**30, 2.5, float("nan"), 1e38, "x", "3", [], {}, True]
@@ -467,6 +502,7 @@ def test_command_line_trains_and_says_where_the_run_is(tmp_path, color_folder):
         (["--resume", "--out", "nowhere"], "nowhere"),
         (["--resume", "--epochs", "3"], "keeps its settings"),
         (["--resume", "--from", "shapes"], "keeps its settings"),
+        (["--resume", "--no-validation"], "keeps its settings"),
         (["--from", "nowhere"], "no run"),
         (["--from", "cifar10", "--preset", "small"], "leave --preset out"),
     ],
@@ -496,3 +532,24 @@ def test_interrupted_command_says_how_to_go_on(tmp_path, color_folder):
         process.kill()
     assert process.returncode == 130 and "--resume --out run" in stderr.splitlines()[-1]
     assert load_run(tmp_path / "run").metrics is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_memory_is_kept_for_the_next_step():
+    """Without it, each page of a new large block is filled with zeros at its first use: a page fault each."""
+    program = """
+import resource, sys, torch
+from miniclip_utils.device import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.full((200 * 2**20,), 1, dtype=torch.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+    def faults(how: str) -> int:
+        result = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True)
+        return int(result.stdout)
+
+    assert 10 * faults("keep") < faults("give back")

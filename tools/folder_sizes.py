@@ -5,7 +5,7 @@ option, and tested on all 3,000 test pictures of these classes. Each seed has pi
 classes in folders below `train/` and `test/`.
 
 The model `cifar10` was trained on these classes, so to start from it would be no fair test of new ones. The model that
-"from a photo model" starts from has the same architecture and was trained on the other seven classes alone, for three
+"from a photo model" starts from has the same architecture and was trained on the other seven classes alone, for six
 epochs.
 """
 
@@ -72,7 +72,7 @@ def train_start(archive: str | Path, out: Path) -> None:
         rows = torch.isin(split.labels, torch.tensor(kept))
         labels = torch.searchsorted(torch.tensor(kept), split.labels[rows])
         others[name] = ImageTextDataset(split.images[rows], labels, tuple(split.class_names[label] for label in kept))
-    recipe = replace(RECIPES["medium"], epochs=3)
+    recipe = replace(RECIPES["medium"], epochs=6)
     config = new_config("the other classes of CIFAR-10", "medium", 0, recipe, others["train"])
     out.mkdir(parents=True)
     write_config(config, out)

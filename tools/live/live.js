@@ -366,9 +366,9 @@ async function drawingSheet(section, clip, gallery) {
   await show();
 }
 
-/** As `temperature_matrix` of miniclip_utils/classroom/widgets.py: the sixth photograph of each of the ten kinds. */
+/** As `temperature_matrix` of miniclip_utils/classroom/widgets.py: the tenth photograph of each of the ten kinds. */
 async function temperatureSlider(section, clip, gallery) {
-  const ten = gallery.names.map((_, label) => 20 * label + 5);
+  const ten = gallery.names.map((_, label) => 20 * label + 9);
   const texts = await clip.encodeTexts(gallery.names.map((name) => `a photo of a ${name}.`));
   const cosines = ten.map((index) => texts.map((text) => dot(gallery.features[index], text)));
   const columns = cosines.map((_, j) => cosines.map((row) => row[j]));
