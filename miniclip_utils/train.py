@@ -105,8 +105,7 @@ def train(
     preset = preset or default_preset(dataset, len(training))
     recipe = replace(recipe_for(preset, len(training), from_run=origin is not None), **changes)
     check_batches(recipe, training, dataset)
-    config = new_config(dataset, preset, seed, recipe, training)
-    config = replace(config, validation=validation)
+    config = replace(new_config(dataset, preset, seed, recipe, training), validation=validation)
     if origin:
         config = replace(config, model=origin.model, start=str(start))
     if rank() == 0:
@@ -213,9 +212,18 @@ def main() -> None:
                 run = resume(out, options.device, options.skip_bad_images)
             else:
                 dataset = "shapes" if options.dataset is None else options.dataset
-                settings = options.preset, options.seed or 0, options.device, options.skip_bad_images, options.start
-                say = lambda line: print(line, file=sys.stderr)  # noqa: E731
-                run = train(dataset, out, *settings, options.validation, say, **changes)
+                run = train(
+                    dataset,
+                    out,
+                    options.preset,
+                    options.seed or 0,
+                    options.device,
+                    options.skip_bad_images,
+                    options.start,
+                    options.validation,
+                    lambda line: print(line, file=sys.stderr),
+                    **changes,
+                )
     except KeyboardInterrupt:
         begun = os.path.exists(os.path.expanduser(out / "config.json"))
         kept = f": what whole epochs reached is kept; go on with --resume --out {shlex.quote(str(out))}"
